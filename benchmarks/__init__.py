@@ -1,0 +1,1 @@
+"""Speed of the package against its peers: `python -m benchmarks.bench`."""

@@ -1,0 +1,62 @@
+"""The pydantic base of everything a user writes down: frozen, strict about names, with our errors."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from delegate_llm.errors import PolicyError
+
+__all__ = ("Settings", "explain")
+
+
+def explain(error: ValidationError) -> str:
+    """One line for a pydantic error: every field, what is wrong with it, and the value given."""
+    parts = []
+    for item in error.errors(include_url=False):
+        where = ".".join(str(part) for part in item["loc"])
+        said = item["msg"].removeprefix("Value error, ")
+        nested = isinstance(item.get("ctx", {}).get("error"), PolicyError)
+        value = "" if nested or not where else f" (got {item['input']!r:.80})"
+        parts.append(f"{where}: {said}{value}" if where else said)
+    return "; ".join(parts)
+
+
+class Settings(BaseModel):
+    """A frozen record that rejects unknown names and raises `PolicyError` instead of pydantic's error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    def __init__(self, **values: Any) -> None:
+        """Validate `values`; raises `PolicyError` naming every field that is wrong."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            msg = f"{type(self).__name__}: {explain(error)}"
+            raise PolicyError(msg) from None
+
+    @classmethod
+    def model_validate(cls, obj: Any, **kwargs: Any) -> Self:
+        """As pydantic's, with a `PolicyError` for bad data."""
+        try:
+            return super().model_validate(obj, **kwargs)
+        except ValidationError as error:
+            raise PolicyError(explain(error)) from None
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **kwargs: Any) -> Self:
+        """As pydantic's, with a `PolicyError` for bad JSON."""
+        try:
+            return super().model_validate_json(json_data, **kwargs)
+        except ValidationError as error:
+            raise PolicyError(explain(error)) from None
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """This record as JSON text."""
+        return self.model_dump_json(indent=indent)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """The record that `to_json` wrote; raises `PolicyError` if it is not one."""
+        return cls.model_validate_json(text)

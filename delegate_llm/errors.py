@@ -1,0 +1,79 @@
+"""The package's own errors: each message says what was wrong, with which value, and what to do.
+
+Everything raised on purpose derives from `DelegateError`; the subclasses also derive from the builtin
+that a caller would expect, so `except ValueError` keeps working.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__all__ = (
+    "DelegateError",
+    "GateError",
+    "LoadError",
+    "MissingExtraError",
+    "NumericsError",
+    "PolicyError",
+    "PromptError",
+    "RequestError",
+    "VocabularyMismatchError",
+    "require",
+)
+
+
+class DelegateError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class PolicyError(DelegateError, ValueError):
+    """A policy, budget or trace that cannot be: an unknown name, a number out of range, bad JSON."""
+
+
+class GateError(DelegateError, RuntimeError):
+    """A user's gate raised while it was asked about a position; the cause is chained."""
+
+
+class RequestError(DelegateError, ValueError):
+    """A generation setting out of range: `max_tokens`, `temperature`, `top_p`, `stop`, ..."""
+
+
+class PromptError(DelegateError, ValueError):
+    """A prompt that cannot be used: empty, too long, of a wrong type, or without a chat template."""
+
+
+class LoadError(DelegateError, OSError):
+    """A checkpoint that cannot be loaded, or two that cannot be made into a pair."""
+
+
+class VocabularyMismatchError(LoadError):
+    """The two tokenizers do not give the same meaning to the same token ids."""
+
+
+class NumericsError(DelegateError, ArithmeticError):
+    """A model returned logits from which no token can be drawn (NaN, or nothing finite)."""
+
+
+class MissingExtraError(DelegateError, ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""
+
+
+def require(module: str, extra: str) -> Any:
+    """Import an optional dependency, or say which extra brings it.
+
+    Args:
+        module: The module to import, such as `"peft"`.
+        extra: The extra of this distribution that installs it.
+
+    Returns:
+        The imported module.
+
+    Raises:
+        MissingExtraError: If the module is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        msg = f"this needs `{module}`, which is not installed: pip install 'delegate-llm[{extra}]'"
+        raise MissingExtraError(msg) from error

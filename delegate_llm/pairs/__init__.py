@@ -1,0 +1,60 @@
+"""Who can carry two models. `load_pair` picks the backend; all give the same `Pair`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from delegate_llm.errors import RequestError
+
+if TYPE_CHECKING:
+    from delegate_llm.pairs.pair import Pair
+
+__all__ = ("load_pair",)
+
+
+def load_pair(base: Any, reasoner: Any, *, backend: str = "transformers", **options: Any) -> Pair:
+    """Load a base and a reasoner that share a vocabulary.
+
+    Args:
+        base: The cheap model: a hub id, a local path, a tuple `(model, tokenizer)`, or
+            `"delegate-llm/tiny-base"`, which ships.
+        reasoner: The model that is asked: likewise, or a PEFT adapter of the base, which is loaded onto
+            the base's weights and switched per forward; `"delegate-llm/tiny-reasoner"` ships. The same
+            checkpoint named twice is loaded once: one model, two prompts.
+        backend: Who runs the models: `"transformers"`.
+        **options: For `"transformers"`:
+
+            - `device`: such as `"cuda"` or `"cpu"`; the best there is by default.
+            - `dtype`: `"auto"`, `"float32"`, `"bfloat16"`, ...; by default float32 on a CPU, and the
+              checkpoint's own elsewhere.
+            - `revision`, `reasoner_revision`: hub revisions.
+            - `trust_remote_code`: run code that comes with a checkpoint; False by default.
+            - `use_safetensors`: False also loads pickled weights, which can run code.
+            - `check_vocabulary`: False accepts tokenizers that differ.
+            - `base_template`, `reasoner_template`: Jinja chat templates, as text or as a `Path`.
+            - `base_template_kwargs`, `reasoner_template_kwargs`: passed to them, such as
+              `{"enable_thinking": True}`.
+            - `policy`: the pair's own `DelegationPolicy`, or a file of one; by default the
+              `delegation_policy.json` in the reasoner's folder, if there is one.
+            - `model_kwargs`: passed on to `from_pretrained`.
+
+    Returns:
+        The pair, checked: same token mapping, vocabulary rows, caches, chat templates.
+
+    Raises:
+        LoadError: If a checkpoint is missing or does not fit.
+        VocabularyMismatchError: If the tokenizers differ.
+        RequestError: If an option is unknown.
+    """
+    if backend != "transformers":
+        msg = f"backend: {backend!r} is unknown; there is 'transformers'"
+        raise RequestError(msg)
+    from delegate_llm.pairs.loading import load_transformers_pair  # noqa: PLC0415 - brings torch
+
+    try:
+        return load_transformers_pair(base, reasoner, **options)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error) or "load_transformers_pair" not in str(error):
+            raise
+        msg = f"unknown option: {error}"
+        raise RequestError(msg) from None

@@ -1,0 +1,328 @@
+"""`load_pair`: two checkpoints to a `Pair`, with everything checked that could go wrong later."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import find_adapter_config_file
+
+from delegate_llm import tiny
+from delegate_llm.errors import LoadError, RequestError, require
+from delegate_llm.pairs.pair import Pair
+from delegate_llm.pairs.prompts import ModelPrompter, TemplatePrompter
+from delegate_llm.pairs.transformers import TransformersReader
+from delegate_llm.pairs.vocabulary import shared_vocabulary
+from delegate_llm.policy import DelegationPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ("POLICY_FILE", "load_transformers_pair")
+
+logger = logging.getLogger(__name__)
+
+POLICY_FILE: Final = "delegation_policy.json"
+"""A calibrated policy in the reasoner's folder under this name becomes the pair's own."""
+
+_SHIPPED: Final = {"delegate-llm/tiny-base": "base", "delegate-llm/tiny-reasoner": "reasoner"}
+
+Source = str | Path | tuple["PreTrainedModel", "PreTrainedTokenizerBase"]
+
+
+@dataclass(slots=True)
+class _Loaded:
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    folder: Path | None
+    lock: threading.RLock
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    device: str
+    dtype: Any
+    trust_remote_code: bool
+    use_safetensors: bool
+    model_kwargs: Mapping[str, Any]
+
+
+def load_transformers_pair(
+    base: Source,
+    reasoner: Source,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    revision: str | None = None,
+    reasoner_revision: str | None = None,
+    trust_remote_code: bool = False,
+    use_safetensors: bool = True,
+    check_vocabulary: bool = True,
+    base_template: str | Path | None = None,
+    reasoner_template: str | Path | None = None,
+    base_template_kwargs: Mapping[str, Any] | None = None,
+    reasoner_template_kwargs: Mapping[str, Any] | None = None,
+    policy: DelegationPolicy | str | Path | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
+) -> Pair:
+    """Load two transformers models as a pair; see `delegate_llm.load_pair`."""
+    options = _Options(
+        device=str(device or _best_device()),
+        dtype=_dtype(dtype, str(device or _best_device())),
+        trust_remote_code=trust_remote_code,
+        use_safetensors=use_safetensors,
+        model_kwargs=dict(model_kwargs or {}),
+    )
+    low = _load(base, "base", revision, options)
+    adapter = _adapter_folder(reasoner, reasoner_revision, options)
+    if adapter is not None:
+        readers = _adapter_readers(low, adapter)
+        high = _Loaded(low.model, _adapter_tokenizer(low, adapter, options), str(reasoner), adapter, low.lock)
+    else:
+        same = _is_same(base, reasoner, revision, reasoner_revision)
+        high = low if same else _load(reasoner, "reasoner", reasoner_revision, options)
+        readers = (_reader(low), _reader(high))
+    vocabulary = shared_vocabulary(
+        (low.tokenizer, high.tokenizer),
+        (low.model, high.model),
+        rows=min(reader.rows for reader in readers),
+        check=check_vocabulary,
+    )
+    prompter = TemplatePrompter(
+        *_prompters(
+            (low, high),
+            (base_template, reasoner_template),
+            (base_template_kwargs, reasoner_template_kwargs),
+        ),
+        size=vocabulary.size,
+    )
+    return Pair(*readers, vocabulary, prompter, policy=_policy(policy, high.folder))
+
+
+def _reader(loaded: _Loaded) -> TransformersReader:
+    return TransformersReader(loaded.model, name=loaded.name, lock=loaded.lock)
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _dtype(dtype: str | torch.dtype | None, device: str) -> Any:
+    """`None` means exact on a CPU, and the checkpoint's own dtype on an accelerator."""
+    if dtype is None:
+        return torch.float32 if device.startswith("cpu") else "auto"
+    if isinstance(dtype, torch.dtype) or dtype == "auto":
+        return dtype
+    named = getattr(torch, dtype, None)
+    if not isinstance(named, torch.dtype) or not named.is_floating_point:
+        msg = f"dtype: {dtype!r} is unknown; use 'auto', 'float32', 'bfloat16' or 'float16'"
+        raise RequestError(msg)
+    return named
+
+
+def _is_same(base: Source, reasoner: Source, revision: str | None, other: str | None) -> bool:
+    if isinstance(base, tuple) or isinstance(reasoner, tuple):
+        return isinstance(base, tuple) and isinstance(reasoner, tuple) and base[0] is reasoner[0]
+    return str(base) == str(reasoner) and revision == other
+
+
+def _load(source: Source, who: str, revision: str | None, options: _Options) -> _Loaded:
+    """A model with its tokenizer, ready to run."""
+    if isinstance(source, tuple):
+        return _given(source, who)
+    if not isinstance(source, str | Path):
+        msg = f"{who}: {source!r:.80} is neither a hub id nor a path nor a (model, tokenizer) tuple"
+        raise LoadError(msg)
+    where, folder = _resolve(source, who)
+    common = {"revision": revision, "trust_remote_code": options.trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, **common)
+        model = AutoModelForCausalLM.from_pretrained(
+            where,
+            **common,
+            dtype=options.dtype,
+            use_safetensors=options.use_safetensors,
+            **options.model_kwargs,
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise LoadError(_why(who, source, error, options)) from error
+    if "device_map" not in options.model_kwargs:
+        model.to(options.device)
+    return _Loaded(_checked(model, who), tokenizer, str(source), folder, threading.RLock())
+
+
+def _given(source: tuple[Any, ...], who: str) -> _Loaded:
+    if len(source) != 2 or not callable(getattr(source[0], "forward", None)):  # noqa: PLR2004 - a pair
+        msg = f"{who}: a loaded model is given as a tuple (model, tokenizer)"
+        raise LoadError(msg)
+    model, tokenizer = source
+    name = getattr(model.config, "_name_or_path", "") or type(model).__name__
+    return _Loaded(_checked(model, who), tokenizer, name, None, threading.RLock())
+
+
+def _checked(model: Any, who: str) -> PreTrainedModel:
+    if getattr(model.config, "is_encoder_decoder", False):
+        msg = f"{who}: {type(model).__name__} is an encoder-decoder; a causal language model is needed"
+        raise LoadError(msg)
+    checked: PreTrainedModel = model.eval()
+    return checked
+
+
+def _resolve(source: str | Path, who: str) -> tuple[str, Path | None]:
+    """What to hand to transformers, and the local folder if it is one."""
+    if str(source) in _SHIPPED:
+        folder = tiny.path(_SHIPPED[str(source)])
+        return str(folder), folder
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return str(folder), folder
+    if str(source).startswith("delegate-llm/"):
+        msg = f"{who}: {source!r} does not ship; there are {' and '.join(map(repr, _SHIPPED))}"
+        raise LoadError(msg)
+    if isinstance(source, Path) or str(source).startswith(("/", ".", "~")) or not str(source).strip():
+        msg = f"{who}: there is no folder {str(source)!r}; give a checkpoint's folder or a hub id"
+        raise LoadError(msg)
+    return str(source), None
+
+
+def _why(who: str, source: str | Path, error: Exception, options: _Options) -> str:
+    """One line on a checkpoint that did not load, with the cure where it is known."""
+    said = (str(error).strip() or repr(error)).splitlines()[0]
+    cure = "check the name, and the network or a local path"
+    if "safetensors" in str(error) and options.use_safetensors:
+        cure = "only safetensors weights are loaded unless you pass use_safetensors=False"
+    elif "trust_remote_code" in str(error):
+        cure = "its own code runs only if you pass trust_remote_code=True; read that code first"
+    return f"{who}: cannot load {str(source)!r}: {said} ({cure})"
+
+
+# --- A reasoner that is an adapter of the base ---
+
+
+def _adapter_folder(source: Source, revision: str | None, options: _Options) -> Path | None:
+    """The local folder of a PEFT adapter, or None if the source is no adapter."""
+    if isinstance(source, tuple) or str(source) in _SHIPPED:
+        return None
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        if not (folder / "adapter_config.json").is_file():
+            return None
+    else:
+        try:
+            found = find_adapter_config_file(str(source), revision=revision)
+        except (OSError, ValueError):
+            return None  # loading it as a model will say what is wrong
+        if found is None:
+            return None
+        folder = _download_adapter(str(source), revision)
+    if options.use_safetensors and not (folder / "adapter_model.safetensors").is_file():
+        msg = (
+            f"reasoner: {str(source)!r} is an adapter without adapter_model.safetensors; only "
+            "safetensors weights are loaded unless you pass use_safetensors=False"
+        )
+        raise LoadError(msg)
+    return folder
+
+
+def _download_adapter(source: str, revision: str | None) -> Path:
+    hub = require("huggingface_hub", "peft")
+    wanted = ["adapter_*", "tokenizer*", "special_tokens_map.json", "*.jinja", POLICY_FILE]
+    return Path(hub.snapshot_download(source, revision=revision, allow_patterns=wanted))
+
+
+def _adapter_readers(low: _Loaded, folder: Path) -> tuple[TransformersReader, TransformersReader]:
+    """Two readers of one set of weights: the adapter is switched off for the base, on for the reasoner."""
+    peft = require("peft", "peft")
+    try:
+        wrapped = peft.PeftModel.from_pretrained(low.model, str(folder), is_trainable=False).eval()
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        said = (str(error).strip() or repr(error)).splitlines()[0]
+        msg = f"reasoner: the adapter in {folder.name!r} does not fit the base {low.name!r}: {said}"
+        raise LoadError(msg) from error
+    tuner = wrapped.base_model
+    if not hasattr(tuner, "disable_adapter_layers"):
+        msg = "reasoner: prompt-learning adapters cannot be switched per forward; use a LoRA-like one"
+        raise LoadError(msg)
+    switched_on: list[bool | None] = [None]
+
+    @contextmanager
+    def role(*, on: bool) -> Iterator[None]:
+        if switched_on[0] is not on:
+            switched_on[0] = None  # an interrupt half-way must not leave a wrong memory
+            (tuner.enable_adapter_layers if on else tuner.disable_adapter_layers)()
+            switched_on[0] = on
+        yield
+
+    return (
+        TransformersReader(low.model, name=low.name, lock=low.lock, role=lambda: role(on=False)),
+        TransformersReader(low.model, name=str(folder), lock=low.lock, role=lambda: role(on=True)),
+    )
+
+
+def _adapter_tokenizer(low: _Loaded, folder: Path, options: _Options) -> PreTrainedTokenizerBase:
+    if not (folder / "tokenizer_config.json").is_file():
+        return low.tokenizer
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        folder, trust_remote_code=options.trust_remote_code
+    )
+    return tokenizer
+
+
+# --- Prompts and policy ---
+
+
+def _prompters(
+    loaded: tuple[_Loaded, _Loaded],
+    templates: tuple[str | Path | None, str | Path | None],
+    kwargs: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None],
+) -> tuple[ModelPrompter, ModelPrompter]:
+    """One prompter a model; a model without a chat template borrows the other's."""
+    own = [
+        _template(given) or getattr(each.tokenizer, "chat_template", None)
+        for given, each in zip(templates, loaded, strict=True)
+    ]
+    for at, who in enumerate(("base", "reasoner")):
+        if own[at] is None and own[1 - at] is not None:
+            logger.info("the %s has no chat template and borrows the other's", who)
+    base, reasoner = (
+        ModelPrompter(each.tokenizer, own[at] or own[1 - at], kwargs[at] or {})
+        for at, each in enumerate(loaded)
+    )
+    return base, reasoner
+
+
+def _template(given: str | Path | None) -> str | None:
+    if isinstance(given, Path):
+        try:
+            return given.expanduser().read_text(encoding="utf-8")
+        except OSError as error:
+            msg = f"template: cannot read {str(given)!r}: {error.strerror or error}"
+            raise LoadError(msg) from error
+    return given
+
+
+def _policy(given: DelegationPolicy | str | Path | None, folder: Path | None) -> DelegationPolicy | None:
+    """The policy given, or the calibrated one beside the reasoner's weights."""
+    if isinstance(given, DelegationPolicy):
+        return given
+    path = Path(given) if given is not None else folder / POLICY_FILE if folder else None
+    if path is None or (given is None and not path.is_file()):
+        return None
+    try:
+        text = path.expanduser().read_text(encoding="utf-8")
+    except OSError as error:
+        msg = f"policy: cannot read {str(path)!r}: {error.strerror or error}"
+        raise LoadError(msg) from error
+    return DelegationPolicy.from_json(text)

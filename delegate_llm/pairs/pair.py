@@ -1,0 +1,307 @@
+"""A base and a reasoner that share a vocabulary, and what one can ask of the two."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from delegate_llm.decoding import SCHEDULES
+from delegate_llm.errors import PromptError, RequestError
+from delegate_llm.pairs.prompts import Prompt, Prompter, Tools
+from delegate_llm.pairs.seam import Meter, Reader
+from delegate_llm.policy import DelegationPolicy, Referee
+from delegate_llm.request import Request
+from delegate_llm.rows import Row, Vocabulary
+from delegate_llm.scoring import score
+from delegate_llm.trace import Decision, Generation, Trace, Usage
+
+__all__ = ("Pair", "Piece")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text as it is decided, with the decisions that made it; the texts of all pieces are the answer."""
+
+    text: str
+    decisions: tuple[Decision, ...]
+
+
+class Pair:
+    """Two models that write one answer; make one with `load_pair`. Threads may share it."""
+
+    def __init__(
+        self,
+        base: Reader,
+        reasoner: Reader,
+        vocabulary: Vocabulary,
+        prompter: Prompter,
+        *,
+        policy: DelegationPolicy | None = None,
+    ) -> None:
+        """Put a pair together from its parts.
+
+        Args:
+            base: Reads for the cheap model.
+            reasoner: Reads for the model that is asked.
+            vocabulary: What the two share.
+            prompter: Renders prompts for each of them.
+            policy: Used by calls that give none.
+        """
+        self.base = base
+        self.reasoner = reasoner
+        self.vocabulary = vocabulary
+        self.prompter = prompter
+        self.policy = policy or DelegationPolicy()
+
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        policy: DelegationPolicy | None = None,
+        max_tokens: int = 512,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        seed: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        schedule: str = "draft",
+        trace: str = "takeovers",
+        draft: int = 16,
+        ignore_eos: bool = False,
+        tools: Tools = None,
+    ) -> Generation:
+        """Write one answer.
+
+        Args:
+            prompt: Text (read as it stands), a list of role/content messages (rendered by each model's
+                own chat template), or token ids.
+            policy: When the reasoner takes over; the pair's own by default.
+            max_tokens: Tokens generated at most.
+            temperature: 0 is greedy.
+            top_p: Mass of the nucleus sampled from, in (0, 1].
+            top_k: How many tokens are sampled from; 0 means all.
+            seed: Names the sampled text, whatever the schedule or batch; drawn afresh if None.
+            stop: Strings that end the answer and are cut off it.
+            schedule: `"draft"` (fast) or `"lockstep"` (the reference); the answer is the same.
+            trace: Which decisions to keep: `"takeovers"`, `"full"` or `"off"`.
+            draft: Tokens the base runs ahead at most; changes the cost, never the answer.
+            ignore_eos: Go on after end-of-sequence tokens and loops, to `max_tokens`.
+            tools: JSON schemas of tools for the chat templates to put into the prompt.
+
+        Returns:
+            The answer with its trace and what it cost.
+
+        Raises:
+            RequestError: If a setting is out of range.
+            PromptError: If the prompt is empty, too long or of a wrong type.
+            GateError: If a gate of the policy raises.
+            NumericsError: If a model returns NaN.
+        """
+        request = self._request(
+            policy,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            seed=seed,
+            stop=stop,
+            schedule=schedule,
+            trace=trace,
+            draft=draft,
+            ignore_eos=ignore_eos,
+        )
+        return self._run([self._row(prompt, request, tools)])[0]
+
+    def generate_batch(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        policy: DelegationPolicy | None = None,
+        tools: Tools = None,
+        **settings: Any,
+    ) -> list[Generation]:
+        """Write one answer to each prompt, all rows in one forward.
+
+        Args:
+            prompts: As for `generate`.
+            policy: As for `generate`.
+            tools: As for `generate`.
+            **settings: As for `generate`; `seed` may also be a list with one seed a prompt.
+
+        Returns:
+            The answers in order, each what `generate` would have returned.
+        """
+        if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+            msg = f"prompts: {type(prompts).__name__} is not a list of prompts; for one, use generate"
+            raise PromptError(msg)
+        seeds = settings.pop("seed", None)
+        listed = isinstance(seeds, list | tuple)
+        if listed and len(seeds) != len(prompts):
+            msg = f"seed: {len(seeds)} seeds for {len(prompts)} prompts; give one, or one a prompt"
+            raise RequestError(msg)
+        request = self._request(policy, seed=seeds[0] if listed and seeds else seeds, **settings)
+        rows = [self._row(prompt, request, tools) for prompt in prompts]
+        if listed:
+            for row, seed in zip(rows, seeds, strict=True):
+                row.seed = Request.check(policy=request.policy, seed=seed).seed or 0
+        if not rows or (self.base.batches and self.reasoner.batches):
+            return self._run(rows)
+        return [self._run([row])[0] for row in rows]
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        policy: DelegationPolicy | None = None,
+        tools: Tools = None,
+        **settings: Any,
+    ) -> Iterator[Piece | Generation]:
+        """Write one answer piece by piece; settings as for `generate`.
+
+        Nothing runs in the background: the models compute when the next piece is asked for, and an
+        abandoned iterator costs nothing more.
+
+        Yields:
+            A `Piece` for every stretch of text that is decided, whatever `trace` keeps; last, the
+            `Generation` that `generate` would have returned.
+        """
+        row = self._row(prompt, self._request(policy, **settings), tools, streaming=True)
+        return self._pieces(row)
+
+    def score(
+        self,
+        prompt: Prompt,
+        completion: str | Sequence[int],
+        *,
+        policy: DelegationPolicy | None = None,
+        tools: Tools = None,
+    ) -> Trace:
+        """Read a given text with both models, and say at every position what each would have said.
+
+        Args:
+            prompt: As for `generate`.
+            completion: The text, or its token ids.
+            policy: The divergence, and what `takeover` says: whether this policy would have handed the
+                position to the reasoner. Here `token` is the text's own and both models are asked
+                everywhere.
+            tools: As for `generate`.
+
+        Returns:
+            A full trace with a score at every position.
+
+        Raises:
+            PromptError: If the two together are too long for a context, or the completion is empty.
+        """
+        ids = self.prompter.completion_ids(completion)
+        prompts = self.prompter.ids(prompt, tools=tools)
+        free = self._room(prompts)
+        if len(ids) > free:
+            msg = f"completion: {len(ids)} tokens do not fit behind the prompt, where {free} are left"
+            raise PromptError(msg)
+        policy = self._request(policy).policy
+        return score(prompts, ids, (self.base.open(1), self.reasoner.open(1)), self.vocabulary, policy)
+
+    def _request(self, policy: DelegationPolicy | None, **settings: Any) -> Request:
+        try:
+            return Request.check(policy=self.policy if policy is None else policy, **settings)
+        except TypeError as error:
+            msg = f"unknown setting: {error}"
+            raise RequestError(msg) from None
+
+    def _row(self, prompt: Prompt, request: Request, tools: Tools, *, streaming: bool = False) -> Row:
+        base, reasoner = prompts = self.prompter.ids(prompt, tools=tools)
+        return Row(
+            base_prompt=base,
+            reasoner_prompt=reasoner,
+            request=request,
+            referee=Referee(request.policy),
+            vocabulary=self.vocabulary,
+            seed=request.seed or 0,
+            room=min(request.max_tokens, self._room(prompts)),
+            streaming=streaming,
+        )
+
+    def _room(self, prompts: tuple[list[int], list[int]]) -> int:
+        """Tokens that fit behind both prompts."""
+        readers = (("base", self.base), ("reasoner", self.reasoner))
+        return min(
+            _left(who, prompt, reader.context) for (who, reader), prompt in zip(readers, prompts, strict=True)
+        )
+
+    def _steps(self, rows: list[Row]) -> tuple[list[tuple[Meter, Meter]], Iterator[None]]:
+        """The meters of rows, and the iterator that decides them."""
+        base, reasoner = self.base.open(len(rows)), self.reasoner.open(len(rows))
+        meters = list(zip(base.meters, reasoner.meters, strict=True))
+        return meters, SCHEDULES[self._schedule(rows[0].request)](rows, base, reasoner)
+
+    def _schedule(self, request: Request) -> str:
+        if request.schedule == "draft":
+            for who, reader in (("base", self.base), ("reasoner", self.reasoner)):
+                if not reader.rewinds:
+                    logger.warning(
+                        "lock-step instead of drafts: the cache of the %s %s cannot be rolled back",
+                        who,
+                        reader.name,
+                    )
+                    return "lockstep"
+        return request.schedule
+
+    def _run(self, rows: list[Row]) -> list[Generation]:
+        if not rows:
+            return []
+        meters, steps = self._steps(rows)
+        for _ in steps:
+            pass
+        return [_generation(row, *meter) for row, meter in zip(rows, meters, strict=True)]
+
+    def _pieces(self, row: Row) -> Iterator[Piece | Generation]:
+        meters, steps = self._steps([row])
+        shown = told = 0
+        for _ in steps:
+            safe = row.text.safe()
+            if safe > shown:
+                yield Piece(row.text.text[shown:safe], tuple(row.decisions[told:]))
+                shown, told = safe, len(row.decisions)
+        if shown < len(row.text.text) or told < len(row.decisions):
+            yield Piece(row.text.text[shown:], tuple(row.decisions[told:]))
+        yield _generation(row, *meters[0])
+
+
+def _left(who: str, prompt: list[int], context: int | None) -> int:
+    """Tokens left behind a prompt; raises `PromptError` if there are none."""
+    if context is None:
+        return 1 << 62
+    if len(prompt) >= context:
+        msg = (
+            f"prompt: {len(prompt)} tokens for the {who}, whose context is {context} and has to hold "
+            "the answer too; shorten the prompt, or load a model with a longer context"
+        )
+        raise PromptError(msg)
+    return context - len(prompt)
+
+
+def _generation(row: Row, base: Meter, reasoner: Meter) -> Generation:
+    """A finished row as what the caller gets."""
+    assert row.reason is not None
+    return Generation(
+        text=row.text.text,
+        token_ids=tuple(row.tokens),
+        finish_reason=row.reason,
+        trace=row.trace(),
+        usage=Usage(
+            prompt_tokens=len(row.base_prompt),
+            reasoner_prompt_tokens=len(row.reasoner_prompt),
+            completion_tokens=len(row.tokens),
+            base_forwards=base.forwards,
+            reasoner_forwards=reasoner.forwards,
+            base_tokens=base.tokens,
+            reasoner_tokens=reasoner.tokens,
+            base_flops=base.flops,
+            reasoner_flops=reasoner.flops,
+        ),
+        seed=row.seed if row.request.sampling.temperature > 0 else None,
+    )

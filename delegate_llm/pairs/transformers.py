@@ -1,0 +1,210 @@
+"""Reading with a transformers model: blocks of new tokens through the model, its cache kept per session."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+from delegate_llm.pairs.cache import RowCache
+from delegate_llm.pairs.costs import Costs
+from delegate_llm.pairs.seam import Meter, Session
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ("TransformersReader",)
+
+# Columns of one forward: bounds the memory of activations and masks on long prompts.
+_CHUNK: Final = 512
+
+
+class TransformersReader:
+    """One loaded model as a `Reader`.
+
+    Every forward runs in inference mode, under the lock of the model, since some models keep state
+    outside the cache; sessions themselves are independent, so threads may share a reader.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        name: str,
+        lock: threading.RLock | None = None,
+        role: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        """Wrap a model.
+
+        Args:
+            model: A causal language model, ready to run.
+            name: What it was loaded from.
+            lock: Shared by the readers of one set of weights.
+            role: Entered around each forward; switches an adapter on or off.
+        """
+        self.model = model
+        self.name = name
+        self.lock = lock or threading.RLock()
+        self.role = role
+        self.costs = Costs.of(model)
+        self.device = model.get_input_embeddings().weight.device
+        self.rows = _logit_rows(model)
+        text_config = model.config.get_text_config(decoder=True)
+        self.context: int | None = getattr(text_config, "max_position_embeddings", None)
+        self.accepts = frozenset(inspect.signature(model.forward).parameters)
+        kinds = [type(layer) for layer in DynamicCache(config=model.config).layers]
+        self.sliding = [kind is DynamicSlidingWindowLayer for kind in kinds]
+        self.rewinds = "past_key_values" in self.accepts and all(
+            kind in (DynamicLayer, DynamicSlidingWindowLayer) for kind in kinds
+        )
+        self.batches = (
+            self.rewinds
+            and not any(self.sliding)
+            and "position_ids" in self.accepts
+            and model.config._attn_implementation in {"sdpa", "eager"}  # noqa: SLF001 - no public name
+        )
+
+    def open(self, rows: int) -> Session:
+        """A fresh session; of one row only where the model's layers cannot be masked by row."""
+        return _RowSession(self, rows) if self.rewinds else _StateSession(self)
+
+    @torch.inference_mode()
+    def forward(self, ids: Tensor, cache: DynamicCache, keep: int, **inputs: Any) -> Tensor:
+        """Run a block `[rows, width]`; raw logits of its last `keep` columns."""
+        slot = "past_key_values" if "past_key_values" in self.accepts else "cache_params"
+        inputs = {key: value for key, value in inputs.items() if key in self.accepts and value is not None}
+        if "logits_to_keep" in self.accepts:
+            inputs["logits_to_keep"] = keep
+        with self.lock, self.role():
+            output = self.model(input_ids=ids, use_cache=True, **{slot: cache}, **inputs)
+        logits: Tensor = output.logits[:, -keep:]
+        return logits
+
+
+class _RowSession:
+    """Full or sliding-window attention: rows of any length, rolled back by shortening."""
+
+    def __init__(self, reader: TransformersReader, rows: int) -> None:
+        self.reader = reader
+        self.meters = [Meter() for _ in range(rows)]
+        self.cache = RowCache(rows, reader.sliding)
+        self.held: list[list[int]] = [[] for _ in range(rows)]
+
+    def read(self, sequences: Sequence[Sequence[int] | None], last: int | Sequence[int] = 1) -> Tensor:
+        wanted = [last] * len(sequences) if isinstance(last, int) else list(last)
+        new = [
+            [] if sequence is None else self._rewind(row, list(sequence), wanted[row])
+            for row, sequence in enumerate(sequences)
+        ]
+        keep, width = max(wanted), max(map(len, new))
+        # The columns whose logits are wanted stay together, in the last block.
+        cuts = [0, *range(_CHUNK, width - keep, _CHUNK), width]
+        for start, stop in itertools.pairwise(cuts[:-1]):
+            self._forward([_columns(each, width, start, stop) for each in new], 1)
+        return self._forward([_columns(each, width, cuts[-2], width) for each in new], keep)
+
+    def retain(self, rows: Sequence[int]) -> None:
+        self.meters = [self.meters[row] for row in rows]
+        self.held = [self.held[row] for row in rows]
+        self.cache.retain(list(rows))
+
+    def _rewind(self, row: int, sequence: list[int], wanted: int) -> list[int]:
+        """Forget what the sequence does not continue; return what is new in it."""
+        held = self.held[row]
+        common = min(_common(held, sequence), len(sequence) - wanted)
+        del held[common:]
+        self.cache.lengths[row] = common
+        return sequence[common:]
+
+    def _forward(self, new: list[list[int]], keep: int) -> Tensor:
+        """One forward over the new tokens of every row, right-aligned in a block."""
+        reader, cache = self.reader, self.cache
+        counts = [len(each) for each in new]
+        width, starts = max(counts), list(cache.lengths)
+        block = [[0] * (width - len(each)) + each for each in new]
+        mask = cache.plan_next(counts, width, reader.device)
+        first = torch.tensor(
+            [start + count - width for start, count in zip(starts, counts, strict=True)],
+            device=reader.device,
+        )
+        positions = first.unsqueeze(1) + torch.arange(width, device=reader.device)
+        logits = reader.forward(
+            torch.tensor(block, device=reader.device),
+            cache,
+            keep,
+            position_ids=positions.clamp_min(0),
+            attention_mask=mask,
+        )
+        cache.commit(counts)
+        for row, each in enumerate(new):
+            self.held[row] += each
+            reader.costs.charge(self.meters[row], starts[row], len(each), min(keep, len(each)))
+        return logits
+
+
+class _StateSession:
+    """Recurrent or linear-attention layers: one row, that only ever moves on."""
+
+    def __init__(self, reader: TransformersReader) -> None:
+        self.reader = reader
+        self.meters = [Meter()]
+        self.cache = DynamicCache(config=reader.model.config)
+        self.held: list[int] = []
+
+    def read(self, sequences: Sequence[Sequence[int] | None], last: int | Sequence[int] = 1) -> Tensor:
+        keep = last if isinstance(last, int) else last[0]
+        sequence = list(sequences[0] or ())
+        if _common(self.held, sequence) < len(self.held):
+            msg = "this model's cache cannot be rolled back; use lock-step, which never needs it"
+            raise RuntimeError(msg)
+        new = sequence[len(self.held) :]
+        if not self.held:
+            return self._forward(new, keep)
+        # Several tokens onto an existing state are not safe in every recurrent model; one always is.
+        logits = [self._forward([token], 1) for token in new]
+        return torch.cat(logits[-keep:], 1)
+
+    def retain(self, rows: Sequence[int]) -> None:
+        """One row is all there is."""
+
+    def _forward(self, new: list[int], keep: int) -> Tensor:
+        reader, start = self.reader, len(self.held)
+        ids = torch.tensor([new], device=reader.device)
+        positions = torch.arange(start, start + len(new), device=reader.device).unsqueeze(0)
+        logits = reader.forward(ids, self.cache, keep, position_ids=positions)
+        self.held += new
+        reader.costs.charge(self.meters[0], start, len(new), keep)
+        return logits
+
+
+def _columns(tokens: list[int], width: int, start: int, stop: int) -> list[int]:
+    """The tokens of a row, right-aligned in `width` columns, that lie in columns start to stop."""
+    shift = width - len(tokens)
+    return tokens[max(0, start - shift) : max(0, stop - shift)]
+
+
+def _common(held: list[int], sequence: list[int]) -> int:
+    """Length of the common prefix; nearly always one comparison, since sequences mostly just grow."""
+    limit = min(len(held), len(sequence))
+    if held == sequence[: len(held)]:
+        return limit
+    # They differ near the end: halve the distance.
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if held[low:middle] == sequence[low:middle] else (low, middle - 1)
+    return low
+
+
+def _logit_rows(model: PreTrainedModel) -> int:
+    head = model.get_output_embeddings()
+    weight = head.weight if head is not None else model.get_input_embeddings().weight
+    return int(weight.shape[0])

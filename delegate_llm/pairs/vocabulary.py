@@ -1,0 +1,105 @@
+"""What two checkpoints share: the check that the same id is the same token, and the shared tables."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from delegate_llm.errors import VocabularyMismatchError
+from delegate_llm.rows import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ("shared_vocabulary",)
+
+logger = logging.getLogger(__name__)
+
+
+def shared_vocabulary(
+    tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
+    models: tuple[PreTrainedModel, PreTrainedModel],
+    *,
+    rows: int,
+    check: bool = True,
+) -> Vocabulary:
+    """The vocabulary of a pair.
+
+    Args:
+        tokenizers: The base's and the reasoner's.
+        models: Likewise.
+        rows: Logit rows that both models have; one family may pad them to different sizes.
+        check: Whether different tokenizers are an error.
+
+    Returns:
+        The shared vocabulary; ids without a token are never drawn.
+
+    Raises:
+        VocabularyMismatchError: If the same id means different tokens.
+    """
+    base, reasoner = tokenizers
+    if check and base is not reasoner:
+        _compare(base, reasoner)
+    tables = [each.get_vocab() for each in tokenizers]
+    known = {token_id for table in tables for token_id in table.values() if token_id < rows}
+    size = max(known) + 1
+    fuller = max(tokenizers, key=len)
+    return Vocabulary(
+        size=size,
+        rows=rows,
+        eos=frozenset(_eos(tokenizers, models)),
+        decode=functools.partial(_decode, fuller),
+        piece=functools.cache(functools.partial(_piece, fuller)),
+        holes=tuple(sorted(set(range(size)) - known)),
+    )
+
+
+def _compare(base: PreTrainedTokenizerBase, reasoner: PreTrainedTokenizerBase) -> None:
+    """Ordinary tokens must agree; control tokens may be renamed between a base and its descendants."""
+    tables = [{token_id: token for token, token_id in each.get_vocab().items()} for each in (base, reasoner)]
+    added = set(base.added_tokens_decoder) | set(reasoner.added_tokens_decoder)
+    differ = sorted(
+        token_id
+        for token_id in tables[0].keys() | tables[1].keys()
+        if tables[0].get(token_id) != tables[1].get(token_id)
+    )
+    wrong = [token_id for token_id in differ if token_id not in added]
+    shown = _examples(wrong or differ, tables)
+    if wrong:
+        msg = (
+            f"the tokenizers differ at {len(wrong)} of {max(map(len, tables))} token ids ({shown}): "
+            "base and reasoner must come from one model family that shares a vocabulary. If they do "
+            "and only the tokenizer files differ, pass check_vocabulary=False"
+        )
+        raise VocabularyMismatchError(msg)
+    if differ:
+        logger.info("%d control tokens differ between the tokenizers (%s)", len(differ), shown)
+
+
+def _examples(ids: Sequence[int], tables: Sequence[dict[int, str]]) -> str:
+    return ", ".join(
+        f"{token_id}: {tables[0].get(token_id)!r} / {tables[1].get(token_id)!r}" for token_id in ids[:3]
+    )
+
+
+def _eos(tokenizers: Iterable[Any], models: Iterable[Any]) -> Iterable[int]:
+    """Every id that ends an answer, by a tokenizer or by a model's generation settings."""
+    for tokenizer in tokenizers:
+        if tokenizer.eos_token_id is not None:
+            yield tokenizer.eos_token_id
+    for model in models:
+        settings = getattr(model, "generation_config", None)
+        ids = getattr(settings, "eos_token_id", None)
+        yield from [] if ids is None else [ids] if isinstance(ids, int) else ids
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    text = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return str(text)
+
+
+def _piece(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
+    text = tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
+    return str(text)

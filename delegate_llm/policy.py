@@ -1,0 +1,241 @@
+"""The rule that makes a decision a takeover: divergence, threshold, spike, gates and budget.
+
+`DelegationPolicy` and `Budget` are what a user writes down and saves. `Referee` applies a policy to one
+generation, position by position; what it has to remember is a `Standing`, an immutable value, so that the
+fast schedule can look ahead along a draft and throw the look away. Nothing here knows a model or a tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, get_args
+
+from pydantic import Field, field_validator
+
+from delegate_llm._settings import Settings
+from delegate_llm.errors import GateError, PolicyError
+from delegate_llm.gates import Gate, GateView, WindowGate
+
+__all__ = ("DEFAULT_BURST", "Budget", "DelegationPolicy", "DivergenceName", "Referee", "Standing")
+
+DivergenceName = Literal[
+    "cross_entropy", "reverse_kl", "kl", "js", "tv", "nll_gap", "random", "entropy", "top1"
+]
+BASE_ONLY: Final = frozenset({"random", "entropy", "top1"})
+"""Divergences that need no reasoner to decide: it is asked only where it takes over."""
+
+DEFAULT_BURST: Final = 8
+"""Takeovers that may be spent at once when only a rate is given."""
+
+# 0.1 added ten times is a hair under 1; a refilled takeover must not come a token late for it.
+_WHOLE: Final = 1.0 - 1e-9
+
+
+class Budget(Settings):
+    """How many takeovers a generation may spend: a token bucket. `Budget()` is unlimited.
+
+    Disagreement is densest early in an answer, so a plain running ratio would forbid the takeovers that
+    matter most: hence the burst. Everywhere a budget is taken, an int means `Budget(limit=n)` and a
+    fraction `Budget(rate=f)`.
+    """
+
+    rate: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    """Takeovers refilled per generated token, in [0, 1]."""
+    burst: int | None = Field(default=None, ge=0)
+    """Takeovers that may be spent at once; 8 when only a rate is given."""
+    limit: int | None = Field(default=None, ge=0)
+    """Takeovers in all, never exceeded."""
+    asks: int | None = Field(default=None, ge=0)
+    """Positions at which the reasoner may be consulted in all; then the base goes on alone."""
+
+    @classmethod
+    def of(cls, value: Budget | Mapping[str, Any] | float | None) -> Budget:
+        """The budget that `value` means: a budget, its fields, an int (limit) or a fraction (rate)."""
+        match value:
+            case None:
+                return cls()
+            case Budget():
+                return value
+            case Mapping():
+                return cls(**value)
+            case bool():
+                pass
+            case int():
+                return cls(limit=value)
+            case float() if 0 < value <= 1:
+                return cls(rate=value)
+            case float() if value == 0:
+                return cls(limit=0)
+        msg = (
+            f"budget: {value!r} is neither a Budget nor a count of takeovers (an int >= 0) "
+            "nor a share of the tokens (a float in [0, 1])"
+        )
+        raise PolicyError(msg)
+
+    @property
+    def capacity(self) -> float:
+        """What the bucket holds when full, in takeovers; `inf` if takeovers are not paced."""
+        if self.burst is not None:
+            return float(self.burst)
+        return math.inf if self.rate is None else float(DEFAULT_BURST)
+
+
+class DelegationPolicy(Settings):
+    """When the reasoner takes over for one token. JSON in and out; see `docs` in the README for a guide.
+
+    The reasoner supplies the token at a position if every gate is open there, the score is above
+    `threshold`, the score is above `spike` times the mean of the last `spike_window` scores, and the
+    budget holds at least one takeover.
+    """
+
+    version: Literal[1] = 1
+    """Format of the saved policy."""
+    divergence: DivergenceName = "cross_entropy"
+    """How the two distributions are compared, or a control: `random`, `entropy`, `top1`."""
+    threshold: float = Field(default=1.5, ge=0)
+    """Scores above it call for a takeover; nats, or without unit for `tv`, `top1` and `random`."""
+    spike: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """Factor over the recent mean that the score must also exceed; 0 switches the condition off."""
+    spike_window: int = Field(default=32, ge=1)
+    """How many recent scores that mean is taken over."""
+    gates: tuple[Gate, ...] = ()
+    """Where the reasoner may be heard at all; all must agree."""
+    budget: Budget = Budget()
+    """How many takeovers may be spent. An int or a fraction is taken too, see `Budget`."""
+
+    @field_validator("divergence", mode="before")
+    @classmethod
+    def _known_divergence(cls, value: Any) -> Any:
+        if value not in get_args(DivergenceName):
+            msg = f"unknown divergence {value!r}; choose one of {', '.join(get_args(DivergenceName))}"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("gates", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        if value is None:
+            return ()
+        if isinstance(value, Mapping) and "kind" not in value:
+            return tuple(_gate_of(kind, setting) for kind, setting in value.items())
+        return value if isinstance(value, (list, tuple)) else (value,)
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _as_budget(cls, value: Any) -> Budget:
+        return Budget.of(value)
+
+    def model_dump_json(self, **kwargs: Any) -> str:
+        """As pydantic's; raises `PolicyError` if a gate is a plain callable, which cannot be saved."""
+        for gate in self.gates:
+            if not isinstance(gate, Settings):
+                msg = f"gates: {gate!r} is a plain callable and cannot be saved; use a named gate"
+                raise PolicyError(msg)
+        return super().model_dump_json(**kwargs)
+
+
+_GATE_FIELDS: Final = {"entropy": "above", "window": "first", "boundary": "at"}
+
+
+def _gate_of(kind: str, setting: Any) -> dict[str, Any]:
+    """`{"entropy": 0.5}` and the like: one setting under the gate's name."""
+    if kind not in _GATE_FIELDS:
+        msg = f"unknown gate {kind!r}; choose one of {', '.join(_GATE_FIELDS)}"
+        raise ValueError(msg)
+    if kind == "boundary" and setting is True:
+        return {"kind": kind}
+    if kind == "boundary" and isinstance(setting, str):
+        setting = (setting,)
+    return {"kind": kind, _GATE_FIELDS[kind]: setting}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a policy remembers of the positions before this one."""
+
+    level: float
+    """Takeovers in the bucket."""
+    spent: int = 0
+    """Takeovers so far."""
+    asked: int = 0
+    """Positions at which the reasoner was consulted so far."""
+    scores: tuple[float, ...] = ()
+    """The last `spike_window` scores."""
+
+
+class Referee:
+    """Applies one policy to one generation. Stateless: every answer follows from the `Standing` given."""
+
+    def __init__(self, policy: DelegationPolicy) -> None:
+        """Take the policy apart once, so that a token costs microseconds."""
+        budget = policy.budget
+        self.policy = policy
+        self.base_only = policy.divergence in BASE_ONLY
+        """Whether the base alone decides on a takeover."""
+        self._gates: tuple[Callable[[GateView], bool], ...] = policy.gates
+        self._last = min(
+            (gate.first for gate in policy.gates if isinstance(gate, WindowGate)), default=math.inf
+        )
+        self._limit = math.inf if budget.limit is None else budget.limit
+        self._asks = math.inf if budget.asks is None else budget.asks
+        self._rate = budget.rate or 0.0
+        self._capacity = budget.capacity
+
+    def start(self) -> Standing:
+        """The standing before the first token: a full bucket, nothing spent."""
+        return Standing(level=self._capacity)
+
+    def budget(self, standing: Standing) -> float:
+        """Takeovers that could be spent at once right here."""
+        return min(standing.level, self._limit - standing.spent)
+
+    def is_over(self, standing: Standing, position: int) -> bool:
+        """Whether the reasoner can never be heard again, so that it need not be run."""
+        refills = self._rate > 0 and self._capacity >= 1
+        return (
+            position >= self._last
+            or standing.spent >= self._limit
+            or standing.asked >= self._asks
+            or (standing.level < _WHOLE and not refills)
+        )
+
+    def opens(self, standing: Standing, view: GateView) -> bool:
+        """Whether the reasoner may be consulted at this position.
+
+        Raises:
+            GateError: If a user's gate raises.
+        """
+        if self.is_over(standing, view.position):
+            return False
+        try:
+            return all(gate(view) for gate in self._gates)
+        except Exception as error:
+            msg = f"a gate raised {error!r} at position {view.position}; gates: {self._gates!r}"
+            raise GateError(msg) from error
+
+    def fires(self, standing: Standing, score: float) -> bool:
+        """Whether a score at an open position makes it a takeover."""
+        if not score > self.policy.threshold or self.budget(standing) < _WHOLE:
+            return False
+        recent = standing.scores
+        if not self.policy.spike or not recent:
+            return True
+        return score > self.policy.spike * (math.fsum(recent) / len(recent))
+
+    def after(self, standing: Standing, *, score: float | None, asked: bool, takeover: bool) -> Standing:
+        """The standing one token on. A `score` of None never enters the spike's window."""
+        scores = standing.scores
+        if score is not None and self.policy.spike:
+            scores = (*scores, score)[-self.policy.spike_window :]
+        level = standing.level - takeover
+        if level != self._capacity:
+            level = min(self._capacity, level + self._rate)
+        if not (asked or takeover):
+            return (
+                standing
+                if level == standing.level and scores is standing.scores
+                else replace(standing, level=level, scores=scores)
+            )
+        return Standing(level, standing.spent + takeover, standing.asked + asked, scores)

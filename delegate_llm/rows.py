@@ -1,0 +1,293 @@
+"""One answer in the making: what is decided, what is drafted, and how a decision is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from delegate_llm.gates import GateView
+from delegate_llm.policy import Referee, Standing
+from delegate_llm.text import AnswerText
+from delegate_llm.trace import Decision, Summary, Trace
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from delegate_llm.request import Request
+
+__all__ = ("Proposal", "Row", "Vocabulary")
+
+FinishReason = Literal["stop", "length", "repetition"]
+
+# An answer has run into a loop when its last _SPAN tokens repeat a cycle of at most _CYCLE; looked for
+# every _EVERY tokens. Long enough that a table or a row of zeros passes.
+_SPAN, _CYCLE, _EVERY = 128, 32, 16
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What the two models share: token ids, their text, and which of them end an answer."""
+
+    size: int
+    """Ids below it are tokens and may be drawn; rows above are padding."""
+    rows: int
+    """Logit rows that both models have, over which they are compared."""
+    eos: frozenset[int]
+    """End-of-sequence ids of either model."""
+    decode: Callable[[Sequence[int]], str]
+    """Ids to text, without special tokens."""
+    piece: Callable[[int], str]
+    """Text of a single id, special tokens included."""
+    holes: tuple[int, ...] = ()
+    """Ids below `size` that are no tokens either."""
+
+
+@dataclass(slots=True)
+class Proposal:
+    """What the base says at a position that is not decided yet."""
+
+    token: int
+    entropy: float | None
+    """Nats; None where nothing needs it."""
+    logp: Tensor | None
+    """The base's log-probabilities `[V]`; None where nothing needs them."""
+    score: float | None
+    """The score, if the base alone decides it."""
+    asked: bool
+    """Whether the reasoner is consulted here if nothing is taken over before."""
+    opens: bool
+    """Whether the gates open here."""
+
+
+@dataclass(eq=False, slots=True)
+class Row:
+    """One prompt and its growing answer."""
+
+    base_prompt: list[int]
+    reasoner_prompt: list[int]
+    request: Request
+    referee: Referee
+    vocabulary: Vocabulary
+    seed: int
+    room: int
+    """Tokens that may be generated: `max_tokens`, or less where a context ends before."""
+    streaming: bool = False
+    """Whether every decision is wanted, whatever the trace keeps."""
+
+    tokens: list[int] = field(default_factory=list)
+    draft: list[Proposal] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+    reason: FinishReason | None = None
+    changed: int = 0
+    bar: float = 0.0
+    """Base entropy, in nats, at which this row stops drafting; the draft schedule adapts it."""
+    text: AnswerText = field(init=False)
+    standing: Standing = field(init=False)
+    ahead: Standing = field(init=False)
+    _ahead_text: AnswerText | None = None
+    _ahead_read: int = 0
+
+    def __post_init__(self) -> None:
+        """Start at the first token, with a full budget."""
+        self.text = AnswerText(self.vocabulary.decode, self.request.stop)
+        self.standing = self.ahead = self.referee.start()
+
+    @property
+    def head(self) -> int:
+        """The first position for which there is no proposal yet."""
+        return len(self.tokens) + len(self.draft)
+
+    @property
+    def listening(self) -> bool:
+        """Whether the reasoner may still be heard at the head of the draft."""
+        return not self.referee.is_over(self.ahead, self.head)
+
+    @property
+    def traced(self) -> bool:
+        """Whether every position is recorded."""
+        return self.streaming or self.request.trace == "full"
+
+    def base_sequence(self) -> list[int]:
+        """What the base reads to speak at the head of the draft."""
+        return [*self.base_prompt, *self.tokens, *[each.token for each in self.draft]]
+
+    def reasoner_sequence(self, proposals: int) -> list[int]:
+        """What the reasoner reads to score the first `proposals` of the draft."""
+        drafted = [each.token for each in self.draft[: proposals - 1]]
+        return [*self.reasoner_prompt, *self.tokens, *drafted]
+
+    def propose(self, token: int, entropy: float | None, logp: Tensor | None, score: float | None) -> None:
+        """Add the base's word on the position at the head of the draft.
+
+        Args:
+            token: What the base draws there.
+            entropy: Its entropy, in nats; may be None once the reasoner is out for good.
+            logp: Its log-probabilities `[V]`; likewise.
+            score: The score, if the base alone decides it.
+        """
+        opens = entropy is not None and self._opens(self.ahead, self.head, entropy)
+        asked = opens and (score is None or self.referee.fires(self.ahead, score))
+        self.ahead = self.referee.after(
+            self.ahead, score=score if opens else None, asked=asked, takeover=False
+        )
+        self.draft.append(Proposal(token, entropy, logp, score, asked, opens))
+
+    def settle_unasked(self) -> None:
+        """Decide the leading proposals at which the reasoner is not consulted: they stand."""
+        count = 0
+        for proposal in self.draft:
+            if proposal.asked or self.reason is not None:
+                break
+            self._decide(proposal, None, None)
+            count += 1
+        if count:
+            self._drop(count)
+
+    def settle(self, scores: Sequence[float], heard: Sequence[int]) -> int | None:
+        """Decide the draft in order, up to the first token that differs from it.
+
+        Args:
+            scores: The divergence at each leading proposal that the reasoner has read.
+            heard: What the reasoner draws there.
+
+        Returns:
+            How many proposals were dropped unused after a takeover, or None if the draft stood.
+        """
+        spent, dropped = self.standing.spent, None
+        for index, proposal in enumerate(self.draft):
+            # Only a takeover makes the standing differ from the one the proposal was made with.
+            if self.standing.spent != spent:
+                self._reopen(proposal)
+            read = index < len(heard)
+            if self.reason is not None or (proposal.asked and not read):
+                break
+            said = (scores[index], heard[index]) if read else (None, None)
+            if self._decide(proposal, *said) != proposal.token:
+                dropped = len(self.draft) - index - 1
+                break
+        self._drop(len(self.draft))
+        return dropped
+
+    def _drop(self, count: int) -> None:
+        """Forget the first `count` proposals, decided or not."""
+        del self.draft[:count]
+        self._ahead_text = None
+        if self.reason is not None:
+            self.draft.clear()
+        if not self.draft:
+            self.ahead = self.standing
+
+    def trace(self) -> Trace:
+        """The decisions so far, as the request wants them kept."""
+        count, spent = len(self.tokens), self.standing.spent
+        level = self.request.trace
+        kept = {
+            "full": self.decisions,
+            "takeovers": [each for each in self.decisions if each.takeover],
+            "off": [],
+        }[level]
+        summary = Summary(
+            tokens=count,
+            takeovers=spent,
+            changed=self.changed,
+            asked=self.standing.asked,
+            share=spent / count if count else 0.0,
+        )
+        return Trace(level=level, decisions=tuple(kept), summary=summary)
+
+    def _reopen(self, proposal: Proposal) -> None:
+        """Ask again whether a proposal's position is open, now that a takeover was spent."""
+        entropy = proposal.entropy
+        proposal.opens = entropy is not None and self._opens(
+            self.standing, len(self.tokens), entropy, decided=True
+        )
+        proposal.asked = proposal.opens
+        if proposal.score is not None:
+            proposal.asked = proposal.opens and self.referee.fires(self.standing, proposal.score)
+
+    def _opens(self, standing: Standing, position: int, entropy: float, *, decided: bool = False) -> bool:
+        view = GateView(
+            position=position,
+            base_entropy=entropy,
+            budget=self.referee.budget(standing),
+            read_text=(lambda: self.text.text) if decided else self._text_ahead,
+        )
+        return self.referee.opens(standing, view)
+
+    def _text_ahead(self) -> str:
+        """The text up to the head of the draft."""
+        if not self.draft:
+            return self.text.text
+        if self._ahead_text is None:
+            self._ahead_text, self._ahead_read = self.text.fork(), 0
+        for proposal in self.draft[self._ahead_read :]:
+            self._ahead_text.push(proposal.token)
+        self._ahead_read = len(self.draft)
+        return self._ahead_text.text
+
+    def _decide(self, proposal: Proposal, score: float | None, heard: int | None) -> int:
+        """Decide one position and return its token."""
+        asked = proposal.asked
+        if proposal.score is not None:
+            score, takeover = (proposal.score if proposal.opens else None), asked
+        else:
+            score = score if asked else None
+            takeover = score is not None and self.referee.fires(self.standing, score)
+        heard = heard if asked else None
+        token = heard if takeover and heard is not None else proposal.token
+        changed = token != proposal.token
+        self.changed += changed
+        if self.traced or (takeover and self.request.trace != "off"):
+            self._record(proposal, token, score, heard, takeover=takeover)
+        self.standing = self.referee.after(self.standing, score=score, asked=asked, takeover=takeover)
+        self._append(token)
+        return token
+
+    def _record(
+        self,
+        proposal: Proposal,
+        token: int,
+        score: float | None,
+        heard: int | None,
+        *,
+        takeover: bool,
+    ) -> None:
+        piece = self.vocabulary.piece
+        self.decisions.append(
+            Decision(
+                position=len(self.tokens),
+                token_id=token,
+                token=piece(token),
+                asked=proposal.asked,
+                takeover=takeover,
+                changed=token != proposal.token,
+                score=score,
+                base_entropy=proposal.entropy,
+                base_token_id=proposal.token,
+                base_token=piece(proposal.token),
+                reasoner_token_id=heard,
+                reasoner_token=None if heard is None else piece(heard),
+            )
+        )
+
+    def _append(self, token: int) -> None:
+        """Add a decided token, and end the answer where it ends."""
+        self.tokens.append(token)
+        self.text.push(token)
+        if (token in self.vocabulary.eos and not self.request.ignore_eos) or self.text.stopped:
+            self.reason = "stop"
+        elif len(self.tokens) >= self.room:
+            self.reason = "length"
+        elif _loops(self.tokens) and not self.request.ignore_eos:
+            self.reason = "repetition"
+        if self.reason is not None:
+            self.text.finish()
+
+
+def _loops(tokens: list[int]) -> bool:
+    """Whether the end of the answer is one short cycle over and over."""
+    if len(tokens) < _SPAN or len(tokens) % _EVERY:
+        return False
+    tail = tokens[-_SPAN:]
+    return any(tail[cycle:] == tail[:-cycle] for cycle in range(1, _CYCLE + 1))

@@ -1,0 +1,110 @@
+"""Teacher forcing: both models along a given text, and what a policy would have done at each position."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from delegate_llm.divergence import BASE_SIGNALS, DIVERGENCES, entropy, log_probs
+from delegate_llm.errors import NumericsError
+from delegate_llm.gates import GateView
+from delegate_llm.pairs.seam import Session
+from delegate_llm.policy import DelegationPolicy, Referee
+from delegate_llm.rows import Vocabulary
+from delegate_llm.sampling import uniform
+from delegate_llm.text import AnswerText
+from delegate_llm.trace import Decision, Summary, Trace
+
+__all__ = ("score",)
+
+_BLOCK = 64  # positions whose distributions are held at once
+
+
+def score(
+    prompts: tuple[list[int], list[int]],
+    completion: Sequence[int],
+    sessions: tuple[Session, Session],
+    vocabulary: Vocabulary,
+    policy: DelegationPolicy,
+) -> Trace:
+    """Score every position of `completion` behind the prompts.
+
+    Args:
+        prompts: Token ids for the base and for the reasoner.
+        completion: Token ids of the given text, at least one.
+        sessions: A fresh session of one row for each model.
+        vocabulary: What the two share.
+        policy: Gives the divergence, and says where it would have handed over.
+
+    Returns:
+        A full trace.
+
+    Raises:
+        NumericsError: If a model returns NaN.
+    """
+    referee, text = Referee(policy), AnswerText(vocabulary.decode)
+    standing, decisions = referee.start(), []
+    for start in range(0, len(completion), _BLOCK):
+        block = completion[start : start + _BLOCK]
+        seen = list(completion[: start + len(block) - 1])
+        spoken, heard = (
+            session.read([[*prompt, *seen]], last=len(block))[0]
+            for session, prompt in zip(sessions, prompts, strict=True)
+        )
+        facts = _facts(spoken, heard.to(spoken.device), start, vocabulary, policy)
+        for offset, (token, (value, unsure, base, reasoner)) in enumerate(zip(block, facts, strict=True)):
+            position = start + offset
+            view = GateView(position, unsure, referee.budget(standing), lambda: text.text)
+            opens = referee.opens(standing, view)
+            takeover = opens and referee.fires(standing, value)
+            decisions.append(
+                Decision(
+                    position=position,
+                    token_id=token,
+                    token=vocabulary.piece(token),
+                    asked=True,
+                    takeover=takeover,
+                    changed=takeover and base != reasoner,
+                    score=value,
+                    base_entropy=unsure,
+                    base_token_id=base,
+                    base_token=vocabulary.piece(base),
+                    reasoner_token_id=reasoner,
+                    reasoner_token=vocabulary.piece(reasoner),
+                )
+            )
+            standing = referee.after(standing, score=value if opens else None, asked=opens, takeover=takeover)
+            text.push(token)
+    spent, tokens = standing.spent, len(decisions)
+    return Trace(
+        decisions=tuple(decisions),
+        summary=Summary(
+            tokens=tokens,
+            takeovers=spent,
+            changed=sum(each.changed for each in decisions),
+            asked=tokens,
+            share=spent / tokens,
+        ),
+    )
+
+
+def _facts(
+    spoken: Tensor, heard: Tensor, start: int, vocabulary: Vocabulary, policy: DelegationPolicy
+) -> list[tuple[float, float, int, int]]:
+    """Score, base entropy, and both models' first choices, for logits `[n, V]` of each model."""
+    base, reasoner = (log_probs(each[:, : vocabulary.rows]) for each in (spoken, heard))
+    unsure = entropy(base).tolist()
+    if policy.divergence == "random":
+        values = [uniform(0, start + offset) for offset in range(len(unsure))]
+    elif policy.divergence in BASE_SIGNALS:
+        values = BASE_SIGNALS[policy.divergence](base).tolist()
+    else:
+        values = DIVERGENCES[policy.divergence](base, reasoner).tolist()
+    for who, each in (("base", base), ("reasoner", reasoner)):
+        if any(map(math.isnan, each.amax(-1).tolist())):
+            msg = f"the {who} returned NaN logits while scoring; load it in another dtype"
+            raise NumericsError(msg)
+    first, second = (each[:, : vocabulary.size].argmax(-1).tolist() for each in (base, reasoner))
+    return list(zip(values, unsure, first, second, strict=True))

@@ -1,0 +1,113 @@
+"""What happened: one `Decision` per generated position, and the `Trace` of a whole generation.
+
+Plain data with a version, JSON in and out. Everything downstream (streams, LangSmith, reports) reads these.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from delegate_llm._settings import Settings
+
+__all__ = ("Decision", "Generation", "Summary", "Trace", "TraceLevel", "Usage")
+
+TraceLevel = Literal["takeovers", "full", "off"]
+"""Which decisions a trace keeps: the takeovers, every position, or none. The summary is always kept."""
+
+
+class Decision(BaseModel):
+    """One generated position: what the models would have said, who was heard, and why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    position: int
+    """0 for the first generated token."""
+    token_id: int
+    token: str
+    """Text of the token that was said."""
+    asked: bool = False
+    """Whether the reasoner was consulted here; what reasoning costs, whoever then speaks."""
+    takeover: bool = False
+    """Whether the reasoner supplied the token."""
+    changed: bool = False
+    """Whether a takeover's token differs from the base's own."""
+    score: float | None = None
+    """Divergence of the two distributions, mostly in nats; None where it was not computed."""
+    base_entropy: float | None = None
+    """Entropy of the base's distribution, in nats; None where nothing needed it."""
+    base_token_id: int
+    base_token: str
+    """What the base would have said here."""
+    reasoner_token_id: int | None = None
+    reasoner_token: str | None = None
+    """What the reasoner would have said here; None where it was not asked."""
+
+
+class Summary(BaseModel):
+    """The counts of one generation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    tokens: int = 0
+    """Generated tokens."""
+    takeovers: int = 0
+    """Tokens that the reasoner supplied."""
+    changed: int = 0
+    """Takeovers whose token differs from the base's own."""
+    asked: int = 0
+    """Positions at which the reasoner was consulted."""
+    share: float = Field(default=0.0, ge=0, le=1)
+    """`takeovers / tokens`."""
+
+
+class Trace(Settings):
+    """The ordered decisions of one generation, as many as `level` keeps, with their summary."""
+
+    version: Literal[1] = 1
+    level: TraceLevel = "full"
+    decisions: tuple[Decision, ...] = ()
+    summary: Summary = Summary()
+
+    @property
+    def takeovers(self) -> tuple[Decision, ...]:
+        """The decisions whose token the reasoner supplied."""
+        return tuple(decision for decision in self.decisions if decision.takeover)
+
+
+class Usage(BaseModel):
+    """What one generation cost, by model. Estimated FLOPs count a multiply and an add as two."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt_tokens: int = 0
+    """Tokens of the base's prompt."""
+    reasoner_prompt_tokens: int = 0
+    """Tokens of the reasoner's prompt, whether or not it was ever run."""
+    completion_tokens: int = 0
+    """Generated tokens."""
+    base_forwards: int = 0
+    """Forward passes of the base in which this generation took part."""
+    reasoner_forwards: int = 0
+    base_tokens: int = 0
+    """Tokens the base processed: prompt, answer, and drafts that were dropped."""
+    reasoner_tokens: int = 0
+    base_flops: float = 0.0
+    reasoner_flops: float = 0.0
+
+
+class Generation(Settings):
+    """One finished answer."""
+
+    text: str
+    """The answer, without its stop string and without special tokens."""
+    token_ids: tuple[int, ...]
+    """Every generated token, the end-of-sequence token included."""
+    finish_reason: Literal["stop", "length", "repetition"]
+    """`stop`: end of sequence or a stop string; `length`: `max_tokens` or a full context;
+    `repetition`: the answer had run into a loop."""
+    trace: Trace
+    usage: Usage
+    seed: int | None = None
+    """The seed that gives this text again; None for a greedy answer."""
