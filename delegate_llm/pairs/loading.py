@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import find_adapter_config_file
 
@@ -153,10 +154,10 @@ def _load(source: Source, who: str, revision: str | None, options: _Options) -> 
             where,
             **common,
             dtype=options.dtype,
-            use_safetensors=options.use_safetensors,
+            use_safetensors=options.use_safetensors or None,  # None: whatever there is
             **options.model_kwargs,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise LoadError(_why(who, source, error, options)) from error
     if "device_map" not in options.model_kwargs:
         model.to(options.device)
@@ -186,7 +187,7 @@ def _resolve(source: str | Path, who: str) -> tuple[str, Path | None]:
         folder = tiny.path(_SHIPPED[str(source)])
         return str(folder), folder
     folder = Path(source).expanduser()
-    if folder.is_dir():
+    if str(source).strip() and folder.is_dir():
         return str(folder), folder
     if str(source).startswith("delegate-llm/"):
         msg = f"{who}: {source!r} does not ship; there are {' and '.join(map(repr, _SHIPPED))}"
@@ -213,7 +214,7 @@ def _why(who: str, source: str | Path, error: Exception, options: _Options) -> s
 
 def _adapter_folder(source: Source, revision: str | None, options: _Options) -> Path | None:
     """The local folder of a PEFT adapter, or None if the source is no adapter."""
-    if isinstance(source, tuple) or str(source) in _SHIPPED:
+    if not isinstance(source, str | Path) or str(source) in _SHIPPED:
         return None
     folder = Path(source).expanduser()
     if folder.is_dir():

@@ -1,0 +1,87 @@
+"""Text while it comes: whole characters, stop strings wherever they are split, forks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from delegate_llm.text import AnswerText
+
+
+def of_bytes(ids: Sequence[int]) -> str:
+    """The hardest tokenizer: one byte a token."""
+    return bytes(ids).decode("utf-8", errors="replace")
+
+
+@given(st.text(max_size=30))
+def test_bytes_become_the_text_they_were(text: str) -> None:
+    answer, shown = AnswerText(of_bytes), 0
+    for byte in text.encode():
+        answer.push(byte)
+        assert "\N{REPLACEMENT CHARACTER}" not in answer.text or "\N{REPLACEMENT CHARACTER}" in text
+        assert text.startswith(answer.text)
+        assert answer.safe() >= shown
+        shown = answer.safe()
+    answer.finish()
+    assert answer.text == text
+
+
+@given(st.binary(max_size=40))
+def test_broken_bytes_lose_nothing(data: bytes) -> None:
+    answer = AnswerText(of_bytes)
+    for byte in data:
+        answer.push(byte)
+    answer.finish()
+    ascii_only = [byte for byte in data if byte < 0x80]
+    assert [ord(each) for each in answer.text if ord(each) < 0x80] == ascii_only
+
+
+@given(
+    text=st.text("abc", max_size=30),
+    stops=st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=3),
+    cuts=st.lists(st.integers(1, 3), min_size=30, max_size=30),
+)
+def test_stops_are_cut_and_never_shown(text: str, stops: list[str], cuts: list[int]) -> None:
+    pieces, rest = [], text
+    for cut in cuts:
+        pieces.append(rest[:cut])
+        rest = rest[cut:]
+    answer, shown = AnswerText(lambda ids: "".join(pieces[each] for each in ids), stops), ""
+    for each in range(len(pieces)):
+        if answer.stopped:
+            break
+        answer.push(each)
+        shown = answer.text[: answer.safe()]
+        assert answer.text.startswith(shown)
+    answer.finish()
+    ends = [text.find(stop) for stop in stops if stop in text]
+    assert answer.stopped is bool(ends)
+    assert answer.text.startswith(shown)
+    if not ends:
+        assert answer.text == text
+    else:
+        assert text.startswith(answer.text)
+        assert not any(stop in answer.text for stop in stops)
+
+
+@pytest.mark.parametrize(("text", "safe"), [("x", 1), ("xS", 1), ("xST", 1), ("STO", 0), ("xTS", 2)])
+def test_a_possible_stop_is_held_back(text: str, safe: int) -> None:
+    answer = AnswerText(of_bytes, ["STOP"])
+    for byte in text.encode():
+        answer.push(byte)
+    assert answer.safe() == safe
+
+
+def test_forks_do_not_meet() -> None:
+    answer = AnswerText(of_bytes)
+    for byte in "né".encode()[:2]:
+        answer.push(byte)
+    twin = answer.fork()
+    twin.push("né".encode()[2])
+    twin.push(ord("e"))
+    assert (answer.text, twin.text) == ("n", "née")
+    answer.push("né".encode()[2])
+    assert answer.text == "né"
