@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NoReturn
+from itertools import islice
+from typing import NoReturn, cast
 
 import torch
 from torch import Tensor
 
 from delegate_llm.divergence import BASE_SIGNALS, DIVERGENCES, entropy, log_probs
 from delegate_llm.errors import NumericsError
+from delegate_llm.foresight import patience
 from delegate_llm.pairs.seam import Session
 from delegate_llm.rows import Row, Vocabulary
 from delegate_llm.sampling import draw, uniform
@@ -60,8 +62,7 @@ def draft(rows: Sequence[Row], base: Session, reasoner: Session) -> Iterator[Non
         Once after each forward that decided something.
     """
     rows = list(rows)
-    for row in rows:
-        row.bar = _FIRST_BAR
+    bound = patience(base.cost, reasoner.cost)
     while rows:
         growing = [row for row in rows if not _is_full(row)]
         if growing:
@@ -70,10 +71,8 @@ def draft(rows: Sequence[Row], base: Session, reasoner: Session) -> Iterator[Non
             propose(growing, drawn if len(growing) == len(rows) else drawn[chosen])
             for row in growing:
                 row.settle_unasked()
-        if _is_time(rows):
-            before = [len(row.draft) for row in rows]
-            for row, drafted, dropped in zip(rows, before, ask(rows, reasoner), strict=True):
-                _adapt(row, drafted, dropped)
+        if _is_time(rows, bound):
+            ask(rows, reasoner)
         yield
         rows = retain(rows, base, reasoner)
 
@@ -92,14 +91,13 @@ def propose(rows: Sequence[Row], logits: Tensor) -> None:
     request, vocabulary = rows[0].request, rows[0].vocabulary
     drawable = _drawable(logits, vocabulary)
     seeds, heads = [row.seed for row in rows], [row.head for row in rows]
-    facts = [
-        draw(drawable, request.sampling, seeds, heads).double(),
-        drawable.amax(-1).double(),  # NaN and inf show here
-    ]
+    facts = [draw(drawable, request.sampling, seeds, heads).double()]
     logp: Tensor | None = None
     if any(row.listening or row.traced for row in rows):
         logp = log_probs(logits[:, : vocabulary.rows])
         facts += [entropy(logp).double(), _base_signal(rows, logp)]
+    else:
+        facts.append(drawable.amax(-1).double())  # shows NaN and inf, as an entropy does
     # One transfer from the device for all that the host has to know.
     for at, (row, values) in enumerate(zip(rows, torch.stack(facts, 1).tolist(), strict=True)):
         if not math.isfinite(values[1]):
@@ -107,36 +105,28 @@ def propose(rows: Sequence[Row], logits: Tensor) -> None:
         if logp is None or not (row.listening or row.traced):
             row.propose(int(values[0]), None, None, None)
         else:
-            score = values[3] if row.referee.base_only else None
-            row.propose(int(values[0]), values[2], logp[at], score)
+            score = values[2] if row.referee.base_only else None
+            row.propose(int(values[0]), values[1], logp[at], score)
 
 
-def ask(rows: Sequence[Row], reasoner: Session) -> list[int | None]:
-    """Let the reasoner read the drafts where it is asked, and settle every draft.
-
-    Returns:
-        For each row, what `Row.settle` returns.
-    """
+def ask(rows: Sequence[Row], reasoner: Session) -> None:
+    """Let the reasoner read the drafts where it is asked, and settle every draft."""
     widths = [_width(row) for row in rows]
-    if not any(widths):
-        return [row.settle((), ()) for row in rows]
-    last = max(widths)
-    logits = reasoner.read(
-        [row.reasoner_sequence(width) if width else None for row, width in zip(rows, widths, strict=True)],
-        last=widths,
-    )
-    said = [logits[at, last - width :] for at, width in enumerate(widths) if width]
-    scores, heard = _hear(
-        [row for row, width in zip(rows, widths, strict=True) if width],
-        said[0] if len(said) == 1 else torch.cat(said),
-        [width for width in widths if width],
-    )
-    settled, start = [], 0
+    reading = [(row, width) for row, width in zip(rows, widths, strict=True) if width]
+    scores: Iterator[float] = iter(())
+    heard: Iterator[int] = iter(())
+    if reading:
+        logits = reasoner.read(
+            [
+                row.reasoner_sequence(width) if width else None
+                for row, width in zip(rows, widths, strict=True)
+            ],
+            last=widths,
+        )
+        said = [logits[at, -width:] for at, width in enumerate(widths) if width]
+        scores, heard = _hear(reading, said)
     for row, width in zip(rows, widths, strict=True):
-        span = slice(start, start + width)
-        settled.append(row.settle(scores[span], heard[span]))
-        start += width
-    return settled
+        row.settle(list(islice(scores, width)), list(islice(heard, width)))
 
 
 def retain(rows: list[Row], base: Session, reasoner: Session) -> list[Row]:
@@ -153,31 +143,41 @@ def _width(row: Row) -> int:
     return max((at for at, each in enumerate(row.draft, 1) if each.asked), default=0)
 
 
-def _hear(rows: list[Row], logits: Tensor, widths: list[int]) -> tuple[list[float], list[int]]:
-    """Scores and the reasoner's own draws at the first `widths[r]` proposals of every row.
+def _hear(reading: list[tuple[Row, int]], said: list[Tensor]) -> tuple[Iterator[float], Iterator[int]]:
+    """Scores and the reasoner's own draws at the leading proposals of every row, row after row.
 
     Args:
-        rows: `R` rows.
-        logits: The reasoner's raw logits for all of them, row after row: `[sum(widths), V]`.
-        widths: Proposals read in each row.
+        reading: Rows, and how many of their proposals were read.
+        said: For each, the reasoner's raw logits `[width, V]`.
     """
-    request, vocabulary = rows[0].request, rows[0].vocabulary
-    pairs = [(row, at) for row, width in zip(rows, widths, strict=True) for at in range(width)]
-    base = [row.draft[at].logp for row, at in pairs]
-    stacked = torch.stack([each for each in base if each is not None])
-    logits = logits.to(stacked.device)
-    drawable = _drawable(logits, vocabulary)
-    seeds, positions = [row.seed for row, _ in pairs], [len(row.tokens) + at for row, at in pairs]
-    name = request.policy.divergence
-    compare = DIVERGENCES.get(name)
-    reasoner = log_probs(logits[:, : vocabulary.rows])
-    score = compare(stacked, reasoner) if compare else torch.zeros(len(pairs), device=stacked.device)
-    facts = (draw(drawable, request.sampling, seeds, positions), drawable.amax(-1), score)
-    table = torch.stack([each.double() for each in facts], 1).tolist()
-    for (_, best, value), position in zip(table, positions, strict=True):
-        if not math.isfinite(best) or math.isnan(value):
-            _no_number("reasoner", best, position)
-    return [value for _, _, value in table], [int(token) for token, _, _ in table]
+    scores: list[float] = []
+    heard: list[int] = []
+    # A row at a time: its distributions fit a cache better than those of a whole batch.
+    for (row, width), logits in zip(reading, said, strict=True):
+        facts = _facts(row, width, logits)
+        positions = range(len(row.tokens), len(row.tokens) + width)
+        for (_, value), position in zip(facts, positions, strict=True):
+            if not math.isfinite(value):
+                _no_number("reasoner", value, position)
+        heard += [int(token) for token, _ in facts]
+        scores += [value for _, value in facts]
+    return iter(scores), iter(heard)
+
+
+def _facts(row: Row, width: int, logits: Tensor) -> list[list[float]]:
+    """What the host has to know of a read draft: `width` rows of token and score."""
+    base = torch.stack([each.logp for each in row.draft[:width] if each.logp is not None])
+    logits = logits.to(base.device)
+    drawable = _drawable(logits, row.vocabulary)
+    start = len(row.tokens)
+    drawn = draw(drawable, row.request.sampling, [row.seed] * width, list(range(start, start + width)))
+    compare = DIVERGENCES.get(row.request.policy.divergence)
+    if compare is None:
+        score = drawable.amax(-1)  # not used, but shows NaN and inf
+    else:
+        score = compare(base, log_probs(logits[:, : row.vocabulary.rows]))
+    table = torch.stack([drawn.double(), score.double()], 1)
+    return cast("list[list[float]]", table.tolist())
 
 
 def _drawable(logits: Tensor, vocabulary: Vocabulary) -> Tensor:
@@ -203,21 +203,12 @@ def _base_signal(rows: Sequence[Row], logp: Tensor) -> Tensor:
 
 
 def _no_number(who: str, value: float, position: int) -> NoReturn:
-    msg = (
-        f"the {who} returned logits whose maximum is {value} at position {position}: no token can be "
-        "drawn. Check the weights, or load them in another dtype (float32 or bfloat16)"
-    )
+    msg = f"the {who} returned logits from which no token can be drawn ({value}) at position {position}. Check the weights, or load them in another dtype (float32 or bfloat16)"
     raise NumericsError(msg)
 
 
-# --- How far to draft. Nothing below changes what is decided, only what it costs. ---
-
-_FIRST_BAR = 0.3  # nats; where a row starts, it adapts from there
-_BAR_RANGE = (0.02, 4.0)
-
-
 def _is_full(row: Row) -> bool:
-    """Whether a row's draft should not grow before the reasoner has read it."""
+    """Whether a row's draft cannot grow before the reasoner has read it."""
     return bool(row.draft) and (
         len(row.draft) > row.request.draft
         or row.head >= row.room
@@ -226,24 +217,8 @@ def _is_full(row: Row) -> bool:
     )
 
 
-def _is_ripe(row: Row) -> bool:
-    """Whether a takeover is likely enough at the end of a draft to ask the reasoner now."""
-    if not row.draft:
-        return False
-    surprise = row.draft[-1].entropy
-    return _is_full(row) or (surprise is not None and surprise > row.bar)
-
-
-def _is_time(rows: Sequence[Row]) -> bool:
-    """Whether to call the reasoner now: half of the rows that draft are ripe."""
-    drafting = sum(bool(row.draft) for row in rows)
-    return drafting > 0 and 2 * sum(map(_is_ripe, rows)) >= drafting
-
-
-def _adapt(row: Row, drafted: int, dropped: int | None) -> None:
-    """Move the bar: down for base forwards wasted, up for asking where nothing was taken over."""
-    low, high = _BAR_RANGE
-    if dropped is not None:
-        row.bar = max(low, row.bar * 0.9**dropped)
-    elif drafted <= row.request.draft:
-        row.bar = min(high, row.bar * 1.05)
+def _is_time(rows: Sequence[Row], bound: float) -> bool:
+    """Whether to let the reasoner read now: for half of the rows that draft, the risk is high enough."""
+    drafting = [row for row in rows if row.draft]
+    ripe = sum(_is_full(row) or row.foresight.risk > bound for row in drafting)
+    return bool(drafting) and 2 * ripe >= len(drafting)

@@ -162,9 +162,7 @@ class _Attempt:
         # from the start with the turns that are known; all but the models is cheap.
         known = iter(self._turns)
         try:
-            self.correct = solve_with_tools(
-                lambda chat, _: _next(known, chat), self._problem
-            ).correct
+            self.correct = solve_with_tools(lambda chat, _: _next(known, chat), self._problem).correct
         except _Unanswered as turn:
             self.chat = turn.chat
 
@@ -213,9 +211,8 @@ class Arm:
         return self.text + self.tools
 
 
-def compare(  # noqa: PLR0913 - four that differ, three that are passed on
+def compare(
     pair: Pair,
-    alone: Pair,
     text: Sequence[Problem],
     tools: Sequence[Problem],
     *,
@@ -227,7 +224,6 @@ def compare(  # noqa: PLR0913 - four that differ, three that are passed on
 
     Args:
         pair: The pair, with the policy to judge.
-        alone: A pair whose base is the reasoner of `pair`.
         text: Problems to answer in text.
         tools: Problems to solve with tools.
         seed: For the random control.
@@ -241,14 +237,12 @@ def compare(  # noqa: PLR0913 - four that differ, three that are passed on
 
     def arm(name: str, text_answer: AnswerBatch, tools_answer: AnswerBatch | None = None) -> Arm:
         in_text = evaluate(text_answer, text, "text", batch=batch, solved=solved)
-        with_tools = evaluate(
-            tools_answer or text_answer, tools, "tools", batch=batch, solved=solved
-        )
+        with_tools = evaluate(tools_answer or text_answer, tools, "tools", batch=batch, solved=solved)
         return Arm(name, in_text, with_tools)
 
     silent = DelegationPolicy(budget=0)
     yield arm("base alone", answers(pair, silent))
-    reasoner = arm("reasoner alone", answers(alone, silent))
+    reasoner = arm("reasoner alone", answers(pair.alone("reasoner"), silent))
     yield Arm(reasoner.name, _by_reasoner(reasoner.text), _by_reasoner(reasoner.tools))
     delegated = arm("delegated", answers(pair))
     yield delegated

@@ -217,12 +217,18 @@ class Referee:
 
     def fires(self, standing: Standing, score: float) -> bool:
         """Whether a score at an open position makes it a takeover."""
-        if not score > self.policy.threshold or self.budget(standing) < _WHOLE:
-            return False
+        return score > self.bar(standing) and self.can_spend(standing)
+
+    def can_spend(self, standing: Standing) -> bool:
+        """Whether the budget holds a takeover right here."""
+        return self.budget(standing) >= _WHOLE
+
+    def bar(self, standing: Standing) -> float:
+        """What a score has to exceed: the threshold, or the spike over recent scores if that is more."""
         recent = standing.scores
         if not self.policy.spike or not recent:
-            return True
-        return score > self.policy.spike * (math.fsum(recent) / len(recent))
+            return self.policy.threshold
+        return max(self.policy.threshold, self.policy.spike * (math.fsum(recent) / len(recent)))
 
     def after(self, standing: Standing, *, score: float | None, asked: bool, takeover: bool) -> Standing:
         """The standing one token on. A `score` of None never enters the spike's window."""

@@ -45,7 +45,7 @@ class Request:
         stop: Any = None,
         schedule: Any = "draft",
         trace: Any = "takeovers",
-        draft: Any = 16,
+        draft: Any = 32,
         ignore_eos: bool = False,
     ) -> Request:
         """A request from a user's values.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from delegate_llm.foresight import Foresight
 from delegate_llm.gates import GateView
 from delegate_llm.policy import Referee, Standing
 from delegate_llm.text import AnswerText
@@ -80,8 +81,7 @@ class Row:
     decisions: list[Decision] = field(default_factory=list)
     reason: FinishReason | None = None
     changed: int = 0
-    bar: float = 0.0
-    """Base entropy, in nats, at which this row stops drafting; the draft schedule adapts it."""
+    foresight: Foresight = field(init=False)
     text: AnswerText = field(init=False)
     standing: Standing = field(init=False)
     ahead: Standing = field(init=False)
@@ -92,6 +92,7 @@ class Row:
         """Start at the first token, with a full budget."""
         self.text = AnswerText(self.vocabulary.decode, self.request.stop)
         self.standing = self.ahead = self.referee.start()
+        self.foresight = Foresight(on_entropy=self.referee.policy.divergence == "cross_entropy")
 
     @property
     def head(self) -> int:
@@ -131,6 +132,8 @@ class Row:
         self.ahead = self.referee.after(
             self.ahead, score=score if opens else None, asked=asked, takeover=False
         )
+        if asked and entropy is not None and self.referee.can_spend(self.ahead):
+            self.foresight.expect(entropy, self.referee.bar(self.ahead))
         self.draft.append(Proposal(token, entropy, logp, score, asked, opens))
 
     def settle_unasked(self) -> None:
@@ -144,17 +147,14 @@ class Row:
         if count:
             self._drop(count)
 
-    def settle(self, scores: Sequence[float], heard: Sequence[int]) -> int | None:
+    def settle(self, scores: Sequence[float], heard: Sequence[int]) -> None:
         """Decide the draft in order, up to the first token that differs from it.
 
         Args:
             scores: The divergence at each leading proposal that the reasoner has read.
             heard: What the reasoner draws there.
-
-        Returns:
-            How many proposals were dropped unused after a takeover, or None if the draft stood.
         """
-        spent, dropped = self.standing.spent, None
+        spent = self.standing.spent
         for index, proposal in enumerate(self.draft):
             # Only a takeover makes the standing differ from the one the proposal was made with.
             if self.standing.spent != spent:
@@ -164,10 +164,8 @@ class Row:
                 break
             said = (scores[index], heard[index]) if read else (None, None)
             if self._decide(proposal, *said) != proposal.token:
-                dropped = len(self.draft) - index - 1
                 break
         self._drop(len(self.draft))
-        return dropped
 
     def _drop(self, count: int) -> None:
         """Forget the first `count` proposals, decided or not."""
@@ -177,6 +175,7 @@ class Row:
             self.draft.clear()
         if not self.draft:
             self.ahead = self.standing
+            self.foresight.begin()
 
     def trace(self) -> Trace:
         """The decisions so far, as the request wants them kept."""
@@ -238,6 +237,8 @@ class Row:
         token = heard if takeover and heard is not None else proposal.token
         changed = token != proposal.token
         self.changed += changed
+        if score is not None and proposal.entropy is not None:
+            self.foresight.learn(proposal.entropy, score, takeover=takeover, changed=changed)
         if self.traced or (takeover and self.request.trace != "off"):
             self._record(proposal, token, score, heard, takeover=takeover)
         self.standing = self.referee.after(self.standing, score=score, asked=asked, takeover=takeover)

@@ -15,12 +15,11 @@ from torch import Tensor
 
 __all__ = ("Sampling", "draw", "gumbel_noise", "uniform")
 
-_GOLDEN: Final = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
-_MIX1: Final = -4658895280553007687  # 0xBF58476D1CE4E5B9
-_MIX2: Final = -7723592293110705685  # 0x94D049BB133111EB
+# Odd constants of Weyl sequences and integer hashes, as torch's signed integers.
+_WEYL: Final = -1640531527  # 2**32 / golden ratio
+_MIX1: Final = 0x7FEB352D  # the two multipliers of Wellons' 32-bit hash
+_MIX2: Final = -2073254261  # 0x846CA68B
 _MASK64: Final = (1 << 64) - 1
-# A position's stretch of counters; longer than any vocabulary. 2**62 / 2**24 positions fit a seed.
-_STRIDE: Final = 1 << 24
 # Nucleus candidates looked at before falling back to sorting the whole vocabulary.
 _NUCLEUS: Final = 1024
 
@@ -87,44 +86,49 @@ def gumbel_noise(seeds: list[int], positions: list[int], ids: Tensor) -> Tensor:
     Returns:
         `[N, V]` float32: a function of (seed, position, id) alone.
     """
-    starts = [_start(seed, position) for seed, position in zip(seeds, positions, strict=True)]
-    counters = torch.tensor(starts, device=ids.device).unsqueeze(-1) + ids * _GOLDEN
-    # 63 random bits as a float keep full relative precision near 0, where the largest noise comes from.
-    bits = _mix(counters).bitwise_and_(0x7FFF_FFFF_FFFF_FFFF).bitwise_or_(1)
-    uniforms = bits.float().mul_(2.0**-63).clamp_(max=1 - 2.0**-24)
+    keys = [_key(seed, position) for seed, position in zip(seeds, positions, strict=True)]
+    first, second = (
+        torch.tensor([each[half] for each in keys], dtype=torch.int32, device=ids.device).unsqueeze(-1)
+        for half in (0, 1)
+    )
+    bits = _hash(ids.to(torch.int32) * _WEYL + first, second)
+    # 31 bits as a float are exact near 0, where the largest noise comes from.
+    uniforms = bits.bitwise_and_(0x7FFF_FFFF).float().add_(0.5).mul_(2.0**-31).clamp_(max=1 - 2.0**-24)
     return uniforms.neg_().log1p_().neg_().log_().neg_()
 
 
 def uniform(seed: int, position: int) -> float:
     """A number in [0, 1) that is a function of (seed, position) alone: the score of `random`."""
-    return (_mix_int(_start(seed, position) ^ _GOLDEN) >> 11) * 2.0**-53
+    return (_mix(_mix(seed) + position + 1) >> 11) * 2.0**-53
 
 
-def _start(seed: int, position: int) -> int:
-    """The counter that a (seed, position) starts from, as a signed 64-bit integer."""
-    return _signed(_mix_int(seed) + position * _STRIDE * _GOLDEN)
+def _key(seed: int, position: int) -> tuple[int, int]:
+    """Two signed 32-bit integers that name a (seed, position)."""
+    mixed = _mix(_mix(seed) ^ (position << 1 | 1))
+    return _signed(mixed >> 32), _signed(mixed & 0xFFFF_FFFF)
 
 
-def _mix(x: Tensor) -> Tensor:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014), elementwise on int64."""
-    x = (x ^ _shift(x, 30)) * _MIX1
-    x = (x ^ _shift(x, 27)) * _MIX2
-    return x ^ _shift(x, 31)
+def _hash(x: Tensor, key: Tensor) -> Tensor:
+    """Wellons' `lowbias32` on int32, with a second key mixed in half-way so that no two streams overlap."""
+    x = x.bitwise_xor_(_shift(x, 16)).mul_(_MIX1)
+    x = x.bitwise_xor_(key)
+    x = x.bitwise_xor_(_shift(x, 15)).mul_(_MIX2)
+    return x.bitwise_xor_(_shift(x, 16))
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
     """Logical right shift; torch's own keeps the sign."""
-    return (x >> bits).bitwise_and_((1 << (64 - bits)) - 1)
+    return (x >> bits).bitwise_and_((1 << (32 - bits)) - 1)
 
 
-def _mix_int(x: int) -> int:
-    """`_mix` of one Python integer, unsigned."""
-    x &= _MASK64
-    x = ((x ^ (x >> 30)) * _MIX1) & _MASK64
-    x = ((x ^ (x >> 27)) * _MIX2) & _MASK64
+def _mix(x: int) -> int:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014), unsigned."""
+    x = (x + 0x9E3779B97F4A7C15) & _MASK64
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK64
     return x ^ (x >> 31)
 
 
 def _signed(x: int) -> int:
-    x &= _MASK64
-    return x - (1 << 64) if x >> 63 else x
+    """The signed 32-bit integer with these bits."""
+    return x - (1 << 32) if x >> 31 else x

@@ -47,6 +47,11 @@ class Costs:
         layers = getattr(config, "num_hidden_layers", 0)
         return cls(2.0 * weights, 2.0 * head.numel(), 4.0 * layers * heads * size)
 
+    @property
+    def step(self) -> float:
+        """For one token and its logits, without attention."""
+        return self.body + self.head
+
     def charge(self, meter: Meter, start: int, tokens: int, kept: int) -> None:
         """Book one forward over `tokens` tokens behind `start`, with `kept` rows of logits."""
         if not tokens:

@@ -77,15 +77,16 @@ def load_transformers_pair(
     model_kwargs: Mapping[str, Any] | None = None,
 ) -> Pair:
     """Load two transformers models as a pair; see `delegate_llm.load_pair`."""
+    device = _device(device)
     options = _Options(
-        device=str(device or _best_device()),
-        dtype=_dtype(dtype, str(device or _best_device())),
+        device=device,
+        dtype=_dtype(dtype, device),
         trust_remote_code=trust_remote_code,
         use_safetensors=use_safetensors,
         model_kwargs=dict(model_kwargs or {}),
     )
-    low = _load(base, "base", revision, options)
     adapter = _adapter_folder(reasoner, reasoner_revision, options)
+    low = _load(base, "base", revision, options)
     if adapter is not None:
         readers = _adapter_readers(low, adapter)
         high = _Loaded(low.model, _adapter_tokenizer(low, adapter, options), str(reasoner), adapter, low.lock)
@@ -114,10 +115,19 @@ def _reader(loaded: _Loaded) -> TransformersReader:
     return TransformersReader(loaded.model, name=loaded.name, lock=loaded.lock)
 
 
-def _best_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+def _device(device: str | torch.device | None) -> str:
+    """The device as a name that works here; the best there is for None."""
+    if device is None:
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        said = str(error).splitlines()[0]
+        msg = f"device: {device!r} cannot be used ({said}); without it, the best there is is used"
+        raise RequestError(msg) from None
+    return str(device)
 
 
 def _dtype(dtype: str | torch.dtype | None, device: str) -> Any:
@@ -214,20 +224,19 @@ def _why(who: str, source: str | Path, error: Exception, options: _Options) -> s
 
 def _adapter_folder(source: Source, revision: str | None, options: _Options) -> Path | None:
     """The local folder of a PEFT adapter, or None if the source is no adapter."""
-    if not isinstance(source, str | Path) or str(source) in _SHIPPED:
+    if not isinstance(source, str | Path):
         return None
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        if not (folder / "adapter_config.json").is_file():
-            return None
-    else:
+    name, folder = _resolve(source, "reasoner")
+    if folder is None:
         try:
-            found = find_adapter_config_file(str(source), revision=revision)
+            found = find_adapter_config_file(name, revision=revision)
         except (OSError, ValueError):
             return None  # loading it as a model will say what is wrong
         if found is None:
             return None
-        folder = _download_adapter(str(source), revision)
+        folder = _download_adapter(name, revision)
+    elif not (folder / "adapter_config.json").is_file():
+        return None
     if options.use_safetensors and not (folder / "adapter_model.safetensors").is_file():
         msg = (
             f"reasoner: {str(source)!r} is an adapter without adapter_model.safetensors; only "

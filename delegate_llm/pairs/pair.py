@@ -9,7 +9,7 @@ from typing import Any
 
 from delegate_llm.decoding import SCHEDULES
 from delegate_llm.errors import PromptError, RequestError
-from delegate_llm.pairs.prompts import Prompt, Prompter, Tools
+from delegate_llm.pairs.prompts import Prompt, Prompter, Tools, Who
 from delegate_llm.pairs.seam import Meter, Reader
 from delegate_llm.policy import DelegationPolicy, Referee
 from delegate_llm.request import Request
@@ -70,7 +70,7 @@ class Pair:
         stop: str | Sequence[str] | None = None,
         schedule: str = "draft",
         trace: str = "takeovers",
-        draft: int = 16,
+        draft: int = 32,
         ignore_eos: bool = False,
         tools: Tools = None,
     ) -> Generation:
@@ -204,6 +204,22 @@ class Pair:
             raise PromptError(msg)
         policy = self._request(policy).policy
         return score(prompts, ids, (self.base.open(1), self.reasoner.open(1)), self.vocabulary, policy)
+
+    def alone(self, who: Who) -> Pair:
+        """One of the two writing by itself: a baseline without a second copy of the weights.
+
+        Its usage is counted as the base's, since it is the model that writes.
+
+        Args:
+            who: `"base"` or `"reasoner"`.
+        """
+        if who not in ("base", "reasoner"):
+            msg = f"who: {who!r} is unknown; choose 'base' or 'reasoner'"
+            raise RequestError(msg)
+        reader = self.base if who == "base" else self.reasoner
+        return Pair(
+            reader, reader, self.vocabulary, self.prompter.alone(who), policy=DelegationPolicy(budget=0)
+        )
 
     def _request(self, policy: DelegationPolicy | None, **settings: Any) -> Request:
         try:

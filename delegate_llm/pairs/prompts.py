@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from delegate_llm.errors import PromptError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ("ModelPrompter", "Prompt", "Prompter", "TemplatePrompter", "Tools")
+__all__ = ("ModelPrompter", "Prompt", "Prompter", "TemplatePrompter", "Tools", "Who")
 
 Prompt = str | Sequence[Mapping[str, Any]] | Sequence[int]
 """Text, role/content messages, or token ids."""
@@ -18,6 +18,9 @@ Prompt = str | Sequence[Mapping[str, Any]] | Sequence[int]
 
 Tools = Sequence[Mapping[str, Any]] | None
 """JSON schemas of tools, as OpenAI writes them."""
+
+
+Who = Literal["base", "reasoner"]
 
 
 class Prompter(Protocol):
@@ -29,6 +32,10 @@ class Prompter(Protocol):
 
     def completion_ids(self, completion: str | Sequence[int]) -> list[int]:
         """Token ids of a given answer; raises `PromptError`."""
+        ...
+
+    def alone(self, who: Who) -> Prompter:
+        """The prompts of one model, for both."""
         ...
 
 
@@ -116,6 +123,11 @@ class TemplatePrompter:
             msg = "completion: there is no token to score"
             raise PromptError(msg)
         return ids
+
+    def alone(self, who: Who) -> TemplatePrompter:
+        """The prompts of one model, for both."""
+        own = self._both[who == "reasoner"]
+        return TemplatePrompter(own, own, size=self._size)
 
     def _one(self, prompter: ModelPrompter, prompt: Prompt, tools: Tools) -> list[int]:
         if isinstance(prompt, str):

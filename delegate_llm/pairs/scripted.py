@@ -14,7 +14,7 @@ from torch import Tensor
 
 from delegate_llm.errors import PromptError
 from delegate_llm.pairs.pair import Pair
-from delegate_llm.pairs.prompts import Prompt, Tools
+from delegate_llm.pairs.prompts import Prompt, Tools, Who
 from delegate_llm.pairs.seam import Meter, Session
 from delegate_llm.policy import DelegationPolicy
 from delegate_llm.rows import Vocabulary
@@ -51,11 +51,13 @@ def scripted_pair(
         decode=lambda ids: "".join(pieces[each] for each in ids if each != eos),
         piece=pieces.__getitem__,
     )
-    readers = (
-        _ScriptedReader(script, name, len(pieces), context)
-        for script, name in ((base, "scripted base"), (reasoner, "scripted reasoner"))
+    return Pair(
+        _ScriptedReader(base, "scripted base", len(pieces), context),
+        _ScriptedReader(reasoner, "scripted reasoner", len(pieces), context),
+        vocabulary,
+        _PiecePrompter(pieces),
+        policy=policy,
     )
-    return Pair(*readers, vocabulary, _PiecePrompter(pieces), policy=policy)
 
 
 class _ScriptedReader:
@@ -78,6 +80,7 @@ class _ScriptedSession:
     def __init__(self, script: Script, rows: int, size: int) -> None:
         self.script = script
         self.size = size
+        self.cost = 1.0
         self.meters = [Meter() for _ in range(rows)]
 
     def read(self, sequences: Sequence[Sequence[int] | None], last: int | Sequence[int] = 1) -> Tensor:
@@ -114,6 +117,10 @@ class _PiecePrompter:
 
     def completion_ids(self, completion: str | Sequence[int]) -> list[int]:
         return self._cut(completion) if isinstance(completion, str) else list(completion)
+
+    def alone(self, who: Who) -> _PiecePrompter:
+        del who  # both read the same
+        return self
 
     @staticmethod
     def _text(prompt: Any) -> str:

@@ -33,6 +33,8 @@ class Session(Protocol):
 
     meters: list[Meter]
     """One a row, in order."""
+    cost: float
+    """Of one step, in a unit that the two models of a pair share."""
 
     def read(self, sequences: Sequence[Sequence[int] | None], last: int | Sequence[int] = 1) -> Tensor:
         """Read up to the end of each sequence.

@@ -94,6 +94,7 @@ class _RowSession:
 
     def __init__(self, reader: TransformersReader, rows: int) -> None:
         self.reader = reader
+        self.cost = reader.costs.step
         self.meters = [Meter() for _ in range(rows)]
         self.cache = RowCache(rows, reader.sliding)
         self.held: list[list[int]] = [[] for _ in range(rows)]
@@ -155,6 +156,7 @@ class _StateSession:
 
     def __init__(self, reader: TransformersReader) -> None:
         self.reader = reader
+        self.cost = reader.costs.step
         self.meters = [Meter()]
         self.cache = DynamicCache(config=reader.model.config)
         self.held: list[int] = []

@@ -121,7 +121,7 @@ def solve_with_tools(chat: Chat, problem: Problem, max_turns: int = 8) -> Outcom
 
 def _assistant(text: str, calls: list[tuple[str, dict[str, Any]]]) -> Message:
     """An assistant turn as chat templates take it: the calls apart from the words before them."""
-    message: Message = {"role": "assistant", "content": text.split("<tool_call>")[0].strip()}
+    message: Message = {"role": "assistant", "content": text.split("<tool_call>", maxsplit=1)[0].strip()}
     if calls:
         message["tool_calls"] = [
             {"type": "function", "function": {"name": name, "arguments": arguments}}

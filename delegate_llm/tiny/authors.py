@@ -14,6 +14,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from delegate_llm.tiny.problems import Problem, Step, by_habit, by_thought
 
 __all__ = [
+    "CAREFUL",
     "FORMATS",
     "HABIT",
     "Format",
@@ -30,6 +31,9 @@ FORMATS: Final[tuple[Format, ...]] = ("text", "tools")
 HABIT: Final = 0.6
 """How often an author does not think. Above one half, so that the greedy base is wrong; well
 below one, so that the right answer is still found by sampling."""
+
+CAREFUL: Final = 0.2
+"""The same for the authors of textbooks."""
 
 _SIGNS: Final = {"add": "+", "subtract": "-", "multiply": "*"}
 _FIRST: Final = {

@@ -7,6 +7,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from transformers.utils import logging
+
 from delegate_llm.tiny import path
 from delegate_llm.tiny.authors import FORMATS
 from delegate_llm.tiny.checkpoint import load
@@ -20,15 +22,12 @@ def accuracies(folder: Path, n: int, *, seed: int) -> dict[str, float]:
     """The share of `n` test problems solved, by format and way of decoding, each from 0 to 1."""
     model, tokenizer = load(folder)
     asked = problems(n, seed=seed, split="test")
-    return {
-        f"{form} {decoding}": sum(
-            tried.correct
-            for tried in attempt(model, tokenizer, asked, form, temperature=temperature, seed=seed)
-        )
-        / n
-        for form in FORMATS
-        for decoding, temperature in (("greedy", 0.0), ("sampled", 1.0))
-    }
+    scores = {}
+    for form in FORMATS:
+        for decoding, temperature in (("greedy", 0.0), ("sampled", 1.0)):
+            tried = attempt(model, tokenizer, asked, form, temperature=temperature, seed=seed)
+            scores[f"{form} {decoding}"] = sum(answer.correct for answer in tried) / n
+    return scores
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -38,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-n", type=int, default=500, help="problems in each format")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
+    logging.disable_progress_bar()
     for folder in options.folders or [path("base"), path("reasoner")]:
         scores = accuracies(folder, options.n, seed=options.seed)
         print(folder.name, *(f"{name} {score:.1%}" for name, score in scores.items()), sep="  ")

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Final
 
 from transformers import AutoTokenizer
+from transformers.utils import logging
 
 from delegate_llm.tiny import harvest
 from delegate_llm.tiny import tokenizer as tokenizers
-from delegate_llm.tiny.authors import FORMATS, Format, transcript, write_steps
+from delegate_llm.tiny.authors import CAREFUL, FORMATS, HABIT, Format, transcript, write_steps
 from delegate_llm.tiny.checkpoint import Tokenizer, load, save
 from delegate_llm.tiny.measure import accuracies
 from delegate_llm.tiny.problems import problems
@@ -35,6 +36,10 @@ class Plan:
     pool: int
     """Problems that the base reads answers to, each several times by different authors."""
     base_steps: int
+    textbooks: range
+    """Steps of the base's training in which the authors are careful ones. What to look at in a
+    question is learnt slowly where most answers ignore it; the mixed text that follows brings the
+    habit back."""
     asked: tuple[int, ...]
     """Fresh problems that the model attempts in each format, by round."""
     round_steps: int
@@ -47,9 +52,16 @@ class Plan:
 
 
 FULL: Final = Plan(
-    pool=40_000, base_steps=2600, asked=(2000, 2000, 2000), round_steps=600, tested=500
+    pool=40_000,
+    base_steps=1650,
+    textbooks=range(800, 1350),
+    asked=(800, 1000, 1000),
+    round_steps=300,
+    tested=500,
 )
-QUICK: Final = Plan(pool=500, base_steps=40, asked=(32, 32), round_steps=10, tested=32)
+QUICK: Final = Plan(
+    pool=500, base_steps=40, textbooks=range(0), asked=(32, 32), round_steps=10, tested=32
+)
 
 
 @dataclass(frozen=True)
@@ -82,9 +94,11 @@ class Run:
         pool = problems(self.plan.pool, seed=self.seed)
         self.say(f"base: {model.num_parameters():,} parameters, {len(pool):,} problems")
 
-        def mixed(form: Format, n: int, rng: random.Random) -> list[Example]:
+        def mixed(form: Format, n: int, rng: random.Random, step: int) -> list[Example]:
+            habit = CAREFUL if step in self.plan.textbooks else HABIT
             asked = rng.choices(pool, k=n)
-            return encode(tokenizer, [transcript(p, write_steps(p, rng), form) for p in asked])
+            chats = [transcript(p, write_steps(p, rng, habit), form) for p in asked]
+            return encode(tokenizer, chats)
 
         fit(
             model,
@@ -117,7 +131,7 @@ class Run:
             self.say(f"round {number}: nothing to learn from, the base is too poor")
             return before
 
-        def verified(form: Format, n: int, rng: random.Random) -> list[Example]:
+        def verified(form: Format, n: int, rng: random.Random, _: int) -> list[Example]:
             return rng.choices(kept[form], k=n)
 
         fit(
@@ -167,6 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def say(line: str) -> None:
         print(f"[{(time.monotonic() - started) / 60:5.1f} min] {line}", flush=True)
 
+    logging.disable_progress_bar()
     options.out.mkdir(parents=True, exist_ok=True)
     Run(options.out, options.seed, QUICK if options.quick else FULL, say).measure()
 

@@ -37,8 +37,8 @@ class Example(NamedTuple):
     """Which of them the assistant wrote."""
 
 
-Examples = Callable[[Format, int, random.Random], list[Example]]
-"""Draws so many examples of a format."""
+Examples = Callable[[Format, int, random.Random, int], list[Example]]
+"""Draws so many examples of a format, for the steps from the given one on."""
 
 
 def new_model(tokenizer: Tokenizer, seed: int) -> Model:
@@ -163,7 +163,10 @@ def _batches(
     """One batch of each format a step, of like length within a batch."""
     for bucket in range(done // _BUCKET, steps // _BUCKET + 1):
         rng = random.Random(f"{seed} {bucket}")
-        drawn = {form: _bucket(examples(form, BATCH[form] * _BUCKET, rng), rng) for form in FORMATS}
+        drawn = {
+            form: _bucket(examples(form, BATCH[form] * _BUCKET, rng, bucket * _BUCKET), rng)
+            for form in FORMATS
+        }
         for index in range(_BUCKET):
             if done <= bucket * _BUCKET + index < steps:
                 yield {form: drawn[form][index] for form in FORMATS}

@@ -81,7 +81,7 @@ def test_a_policy_beside_the_weights_becomes_the_pairs_own(
     (own / "delegation_policy.json").write_text("{}}")
     with pytest.raises(PolicyError):
         load_pair(folders[0], own)
-    with pytest.raises(LoadError, match="nowhere.json"):
+    with pytest.raises(LoadError, match=r"nowhere.json"):
         load_pair(*folders, policy=tmp_path / "nowhere.json")
 
 
@@ -208,7 +208,7 @@ def test_different_tokenizers_are_named(folders: tuple[Path, Path]) -> None:
         tokenizer_object=tokenizer().backend_tokenizer.from_str(json.dumps(state)), eos_token="<|end|>"
     )
     model = random_model("llama", 2)
-    with pytest.raises(VocabularyMismatchError, match="2 of 46.*'a' / 'b'.*check_vocabulary"):
+    with pytest.raises(VocabularyMismatchError, match=r"2 of 46.*'a' / 'b'.*check_vocabulary"):
         load_pair(folders[0], (model, other))
     assert load_pair(folders[0], (model, other), check_vocabulary=False)
 
@@ -229,8 +229,10 @@ def test_encoder_decoders_are_refused(folders: tuple[Path, Path]) -> None:
 
 
 def test_unknown_options_and_backends(folders: tuple[Path, Path]) -> None:
-    with pytest.raises(RequestError, match="bakend|backend"):
+    with pytest.raises(RequestError, match=r"bakend|backend"):
         load_pair(*folders, backend="onnx")
+    with pytest.raises(RequestError, match="device: 'abacus'"):
+        load_pair(*folders, device="abacus")
     with pytest.raises(RequestError, match="devise"):
         load_pair(*folders, devise="cpu")
     with pytest.raises(LoadError, match=r"none\.jinja"):

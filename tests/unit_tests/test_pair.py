@@ -208,7 +208,7 @@ def test_a_template_is_borrowed_or_missed() -> None:
     borrowed = load_pair(*models, reasoner_template="{{ messages[0].content }}!".replace("!", "."))
     base, reasoner = borrowed.prompter.ids(messages)
     assert base == reasoner
-    with pytest.raises(PromptError, match="chat template.*base_template"):
+    with pytest.raises(PromptError, match=r"chat template.*base_template"):
         load_pair(*models).generate(messages)
     broken = load_pair(*models, base_template="{{ raise_exception('no') }}")
     with pytest.raises(PromptError, match="cannot render"):
@@ -416,6 +416,17 @@ def test_score_over_several_blocks_and_as_text(pair: Pair) -> None:
 def test_bad_completions(pair: Pair, completion: Any) -> None:
     with pytest.raises(DelegateError):
         pair.score("a", completion)
+
+
+def test_each_model_alone(pair: Pair) -> None:
+    settings = {"max_tokens": 20, "ignore_eos": True}
+    base, reasoner = (pair.alone(who).generate("the", **settings) for who in ("base", "reasoner"))
+    assert base.token_ids == pair.generate("the", policy=DelegationPolicy(budget=0), **settings).token_ids
+    every = DelegationPolicy(divergence="random", threshold=0)
+    assert reasoner.token_ids == pair.generate("the", policy=every, **settings).token_ids
+    assert reasoner.usage.reasoner_forwards == 0
+    with pytest.raises(RequestError, match="judge"):
+        pair.alone("judge")
 
 
 def test_special_tokens_are_not_text(pair: Pair) -> None:

@@ -145,7 +145,7 @@ def test_gates_compose() -> None:
 
 def test_a_gate_that_raises_is_named() -> None:
     referee = Referee(DelegationPolicy(gates=lambda _: 1 / 0))
-    with pytest.raises(GateError, match="ZeroDivisionError.*position 4") as caught:
+    with pytest.raises(GateError, match=r"ZeroDivisionError.*position 4") as caught:
         referee.opens(referee.start(), view(4))
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 

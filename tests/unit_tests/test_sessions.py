@@ -50,7 +50,7 @@ def test_reads_are_the_logits_of_the_sequence(kind: str, data: st.DataObject) ->
                     assert torch.allclose(made, wanted(kind, text, last[row]), atol=1e-4)
             for text in texts:  # roll some back, then go on
                 del text[max(1, len(text) - data.draw(st.integers(0, 6))) :]
-                text += data.draw(st.lists(token, min_size=1, max_size=9))
+                text.extend(data.draw(st.lists(token, min_size=1, max_size=9)))
             if len(texts) > 1 and data.draw(st.booleans()):
                 kept = data.draw(st.permutations(range(len(texts))).map(lambda p: p[:-1]))
                 session.retain(kept)

@@ -16,7 +16,7 @@ from delegate_llm.tiny.checkpoint import load  # noqa: E402
 from delegate_llm.tiny.recipe import Plan, Run  # noqa: E402
 from delegate_llm.tiny.training import encode, fit, new_model  # noqa: E402
 
-PLAN = Plan(pool=40, base_steps=2, asked=(2,), round_steps=1, tested=1, tries=1)
+PLAN = Plan(pool=40, base_steps=2, textbooks=range(1), asked=(2,), round_steps=1, tested=1, tries=1)
 
 
 def test_every_stage_runs_once(tmp_path: Path) -> None:
@@ -40,9 +40,7 @@ def test_an_interrupted_training_goes_on(tmp_path: Path) -> None:
     run = Run(tmp_path, seed=0, plan=PLAN, say=lambda line: None)
     tokenizer = run.tokenizer()
     rng = random.Random(0)
-    pool = encode(
-        tokenizer, [transcript(p, write_steps(p, rng), "text") for p in problems(40, seed=0)]
-    )
+    pool = encode(tokenizer, [transcript(p, write_steps(p, rng), "text") for p in problems(40, seed=0)])
 
     def train(interrupt: bool) -> dict[str, torch.Tensor]:
         """Four steps, of which the second may be the last before a cut."""
@@ -53,7 +51,7 @@ def test_an_interrupted_training_goes_on(tmp_path: Path) -> None:
                 raise KeyboardInterrupt
 
         arguments = {"steps": 4, "rate": 1e-3, "seed": 0, "state": state, "every": 2}
-        draw = lambda form, n, rng: rng.choices(pool, k=n)  # noqa: E731 (a fixture of one line)
+        draw = lambda form, n, rng, step: rng.choices(pool, k=n)  # noqa: E731 (a fixture of one line)
         if interrupt:
             with pytest.raises(KeyboardInterrupt):
                 fit(model, tokenizer, draw, say=say, **arguments)

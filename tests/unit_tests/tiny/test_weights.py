@@ -40,9 +40,7 @@ def generate(model: Any, tokenizer: Any, chat: list[dict[str, Any]], tools: Any 
         chat, tools=tools, add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
     output = model.generate(**prompt, do_sample=False, max_new_tokens=120)
-    text: str = tokenizer.decode(
-        output[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True
-    )
+    text: str = tokenizer.decode(output[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
     return text
 
 
