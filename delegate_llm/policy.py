@@ -83,7 +83,7 @@ class Budget(Settings):
 
 
 class DelegationPolicy(Settings):
-    """When the reasoner takes over for one token. JSON in and out; see `docs` in the README for a guide.
+    """When the reasoner takes over for one token. JSON in and out.
 
     The reasoner supplies the token at a position if every gate is open there, the score is above
     `threshold`, the score is above `spike` times the mean of the last `spike_window` scores, and the

@@ -56,6 +56,7 @@ class Pair:
         self.vocabulary = vocabulary
         self.prompter = prompter
         self.policy = policy or DelegationPolicy()
+        self._told = False
 
     def generate(
         self,
@@ -258,7 +259,9 @@ class Pair:
         if request.schedule == "draft":
             for who, reader in (("base", self.base), ("reasoner", self.reasoner)):
                 if not reader.rewinds:
-                    logger.warning(
+                    log = logger.debug if self._told else logger.warning
+                    self._told = True
+                    log(
                         "lock-step instead of drafts: the cache of the %s %s cannot be rolled back",
                         who,
                         reader.name,

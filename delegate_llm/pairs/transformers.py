@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from delegate_llm.pairs.attention import grouped_attention
 from delegate_llm.pairs.cache import RowCache
 from delegate_llm.pairs.costs import Costs
 from delegate_llm.pairs.seam import Meter, Session
@@ -83,7 +84,7 @@ class TransformersReader:
         inputs = {key: value for key, value in inputs.items() if key in self.accepts and value is not None}
         if "logits_to_keep" in self.accepts:
             inputs["logits_to_keep"] = keep
-        with self.lock, self.role():
+        with self.lock, self.role(), grouped_attention(self.model):
             output = self.model(input_ids=ids, use_cache=True, **{slot: cache}, **inputs)
         logits: Tensor = output.logits[:, -keep:]
         return logits

@@ -50,6 +50,7 @@ class _Row:
     ended: bool = False
     turn: list[int] = field(default_factory=list)
     waiting: deque[int] = field(default_factory=deque)
+    left: int = _LONGEST
 
     def take(self, drawn: int, eos: int) -> None:
         """Appends the drawn token, or the next of a tool's reply while there is one."""
@@ -59,12 +60,13 @@ class _Row:
         self.spoken.append(says)
         if says:
             self.turn.append(token)
+            self.left -= 1
         if says and token == eos:
             answer = self.reply(self.turn)
             self.ended = answer is None
             self.waiting.extend(answer or [])
             self.turn = []
-        self.ended = self.ended or sum(self.spoken) >= _LONGEST
+        self.ended = self.ended or not self.left
 
 
 def attempt(

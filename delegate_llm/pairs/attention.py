@@ -1,0 +1,84 @@
+"""Attention over few tokens on a CPU, where query heads share keys.
+
+transformers repeats shared keys and values once per query head before every masked call, and torch's CPU
+kernel works head by head, a few tokens each. Drafts and batches are read a few tokens at a time, and that
+costs a third of a batched forward. Here the heads that share keys become more tokens of one head, which
+copies nothing and gives the kernel a third of the work to hand out; the result is the same. On other
+devices, and over long blocks, everything stays as transformers does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ("grouped_attention",)
+
+_NAME: Final = "delegate_llm_grouped_sdpa"
+_SHORT: Final = 16  # tokens; over longer blocks the kernel is as fast without
+
+
+def _grouped_sdpa(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention of `[rows, heads, tokens, head_dim]` over fewer key heads; see `AttentionInterface`."""
+    rows, heads, tokens, size = query.shape
+    shared = key.shape[1]
+    short = tokens == 1 or (attention_mask is not None and tokens <= _SHORT)
+    if heads == shared or not short or kwargs.get("position_bias") is not None:
+        output: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return output
+    group = heads // shared
+    if attention_mask is not None and tokens > 1:
+        # Each query head of a group sees what its token sees.
+        attention_mask = attention_mask.expand(-1, group, -1, -1).flatten(1, 2).unsqueeze(1)
+    attended = torch.nn.functional.scaled_dot_product_attention(
+        query.reshape(rows, shared, group * tokens, size),
+        key,
+        value,
+        attn_mask=attention_mask,
+        dropout_p=dropout,
+        scale=scaling,
+    )
+    return attended.reshape(rows, heads, tokens, value.shape[-1]).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(_NAME, _grouped_sdpa)
+AttentionMaskInterface.register(_NAME, sdpa_mask)
+
+
+@contextmanager
+def grouped_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Within this, a model on a CPU that uses torch's attention uses the grouped form of it.
+
+    Args:
+        model: Left as it was afterwards; nothing else may run it meanwhile.
+    """
+    config = model.config.get_text_config(decoder=True)
+    if config._attn_implementation != "sdpa" or model.device.type != "cpu":  # noqa: SLF001 - no public name
+        yield
+        return
+    config._attn_implementation = _NAME  # noqa: SLF001
+    try:
+        yield
+    finally:
+        config._attn_implementation = "sdpa"  # noqa: SLF001
