@@ -203,7 +203,10 @@ def _base_signal(rows: Sequence[Row], logp: Tensor) -> Tensor:
 
 
 def _no_number(who: str, value: float, position: int) -> NoReturn:
-    msg = f"the {who} returned logits from which no token can be drawn ({value}) at position {position}. Check the weights, or load them in another dtype (float32 or bfloat16)"
+    msg = (
+        f"the {who} returned logits from which no token can be drawn ({value}) at position {position}. "
+        "Check the weights, or load them in another dtype (float32 or bfloat16)"
+    )
     raise NumericsError(msg)
 
 

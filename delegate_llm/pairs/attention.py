@@ -28,7 +28,7 @@ _NAME: Final = "delegate_llm_grouped_sdpa"
 _SHORT: Final = 16  # tokens; over longer blocks the kernel is as fast without
 
 
-def _grouped_sdpa(
+def _grouped_sdpa(  # noqa: PLR0917 - as transformers calls it
     module: torch.nn.Module,
     query: Tensor,
     key: Tensor,

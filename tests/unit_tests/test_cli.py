@@ -22,11 +22,13 @@ from typer.testing import CliRunner
 
 from delegate_llm import DelegationPolicy, Generation, __version__
 from delegate_llm.cli import app, loading
+from delegate_llm.cli.run import run
 from delegate_llm.cli.stream import Highlighter
 from delegate_llm.cli.terminal import json_text, visible
 from delegate_llm.pairs.pair import Piece
+from delegate_llm.request import Schedule
 from delegate_llm.text import AnswerText
-from delegate_llm.trace import Decision
+from delegate_llm.trace import Decision, TraceLevel
 
 TEMPLATE = "{% for m in messages %}<{{ m.content }}>{% endfor %}"
 QUESTION = "Tom has 3 boxes with 4 pens in each. Tom sells 5 pens. How many pens are left?"
@@ -355,10 +357,6 @@ def test_demo_in_a_pipe_is_plain_text() -> None:
 
 
 def test_choices_are_those_of_the_engine() -> None:
-    from delegate_llm.cli.run import run
-    from delegate_llm.request import Schedule
-    from delegate_llm.trace import TraceLevel
-
     hints = get_type_hints(run)
     assert hints["schedule"] == Schedule
     assert hints["trace"] == TraceLevel
