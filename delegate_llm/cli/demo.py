@@ -89,7 +89,8 @@ def _answer_live(out: Console, pair: Pair, problems: Sequence[Problem]) -> None:
         right, said = (_solve_with_tools if number % 2 else _solve_in_text)(out, pair, problem)
         takeovers, changed, tokens = (sum(column) for column in zip(*said, strict=True))
         verdict = ("right", "bold green") if right else (f"wrong, it is {problem.answer}", "bold red")
-        counts = f"; {takeovers} takeovers in {tokens} tokens, {changed} of them changed the token"
+        plural = "" if takeovers == 1 else "s"
+        counts = f"; {takeovers} takeover{plural} in {tokens} tokens, {changed} of them changed the token"
         out.print(Text.assemble("→ ", verdict, (counts, "dim"), "\n"))
 
 

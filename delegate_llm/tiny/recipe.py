@@ -55,7 +55,7 @@ FULL: Final = Plan(
     pool=40_000,
     base_steps=1650,
     textbooks=range(800, 1350),
-    asked=(800, 1000, 1000),
+    asked=(800, 1000, 1000, 1500),
     round_steps=300,
     tested=500,
 )
