@@ -42,7 +42,7 @@ def log_probs(logits: Tensor) -> Tensor:
     Returns:
         `[..., V]` in nats. NaN logits give NaN.
     """
-    return torch.log_softmax(logits.float(), dim=-1).clamp_min(FLOOR)
+    return torch.log_softmax(logits.float(), dim=-1).clamp_min_(FLOOR)
 
 
 def cross_entropy(base: Tensor, reasoner: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ __all__ = ("Foresight", "patience")
 
 # Positions that the first guesses count for.
 _PRIOR: Final = 10.0
-_FIRST_EXCESS: Final = 0.5  # nats above the base's entropy
+_FIRST_EXCESS: Final = 0.3  # nats above the base's entropy
 _FIRST_RATIO: Final = 0.3  # of a score to the base's entropy, for scores that are not built on it
 # Positions that one forward of the reasoner typically settles.
 _BLOCK: Final = 8.0

@@ -9,8 +9,6 @@ devices, and over long blocks, everything stays as transformers does it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -22,7 +20,7 @@ from transformers.masking_utils import sdpa_mask
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ("grouped_attention",)
+__all__ = ("GroupedAttention",)
 
 _NAME: Final = "delegate_llm_grouped_sdpa"
 _SHORT: Final = 16  # tokens; over longer blocks the kernel is as fast without
@@ -66,19 +64,24 @@ AttentionInterface.register(_NAME, _grouped_sdpa)
 AttentionMaskInterface.register(_NAME, sdpa_mask)
 
 
-@contextmanager
-def grouped_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Within this, a model on a CPU that uses torch's attention uses the grouped form of it.
+class GroupedAttention:
+    """A context in which a model uses the grouped form of torch's attention.
 
-    Args:
-        model: Left as it was afterwards; nothing else may run it meanwhile.
+    Nothing else may run the model meanwhile.
     """
-    config = model.config.get_text_config(decoder=True)
-    if config._attn_implementation != "sdpa" or model.device.type != "cpu":  # noqa: SLF001 - no public name
-        yield
-        return
-    config._attn_implementation = _NAME  # noqa: SLF001
-    try:
-        yield
-    finally:
-        config._attn_implementation = "sdpa"  # noqa: SLF001
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Look at the model once; where it is not on a CPU or attends in another way, do nothing."""
+        self._config = model.config.get_text_config(decoder=True)
+        self._applies = (
+            self._config._attn_implementation == "sdpa"  # noqa: SLF001 - no public name
+            and model.get_input_embeddings().weight.device.type == "cpu"
+        )
+
+    def __enter__(self) -> None:
+        if self._applies:
+            self._config._attn_implementation = _NAME  # noqa: SLF001
+
+    def __exit__(self, *_: object) -> None:
+        if self._applies:
+            self._config._attn_implementation = "sdpa"  # noqa: SLF001

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from delegate_llm.pairs.attention import grouped_attention
+from delegate_llm.pairs.attention import GroupedAttention
 from delegate_llm.pairs.cache import RowCache
 from delegate_llm.pairs.costs import Costs
 from delegate_llm.pairs.seam import Meter, Session
@@ -56,6 +56,7 @@ class TransformersReader:
         self.lock = lock or threading.RLock()
         self.role = role
         self.costs = Costs.of(model)
+        self.attention = GroupedAttention(model)
         self.device = model.get_input_embeddings().weight.device
         self.rows = _logit_rows(model)
         text_config = model.config.get_text_config(decoder=True)
@@ -84,7 +85,7 @@ class TransformersReader:
         inputs = {key: value for key, value in inputs.items() if key in self.accepts and value is not None}
         if "logits_to_keep" in self.accepts:
             inputs["logits_to_keep"] = keep
-        with self.lock, self.role(), grouped_attention(self.model):
+        with self.lock, self.role(), self.attention:
             output = self.model(input_ids=ids, use_cache=True, **{slot: cache}, **inputs)
         logits: Tensor = output.logits[:, -keep:]
         return logits

@@ -40,9 +40,7 @@ def harvest(
     kept: list[Example] = []
     open_problems = list(asked)
     for turn in range(tries):
-        attempts = attempt(
-            model, tokenizer, open_problems, form, temperature=1.0, seed=seed * tries + turn
-        )
+        attempts = attempt(model, tokenizer, open_problems, form, temperature=1.0, seed=seed * tries + turn)
         kept += [tried.example for tried in attempts if tried.correct]
         open_problems = [tried.problem for tried in attempts if not tried.correct]
     return kept

@@ -177,9 +177,7 @@ def _weighted(rng: random.Random, weights: dict[int, int]) -> int:
 def _story(rng: random.Random, steps: int) -> tuple[int, tuple[Fact, ...]]:
     """Numbers and their meaning; all numbers differ, so that each names its fact."""
     start, *numbers = rng.sample(range(2, 10), steps + 1 + (rng.random() < 0.4))
-    operations: list[Operation | None] = [
-        rng.choice(("add", "subtract", "multiply")) for _ in range(steps)
-    ]
+    operations: list[Operation | None] = [rng.choice(("add", "subtract", "multiply")) for _ in range(steps)]
     if len(numbers) > steps:
         operations.insert(rng.randrange(1, steps + 1), None)
     return start, tuple(Fact(b, op) for b, op in zip(numbers, operations, strict=True))

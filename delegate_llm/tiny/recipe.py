@@ -40,9 +40,9 @@ class Plan:
     """Steps of the base's training in which the authors are careful ones. What to look at in a
     question is learnt slowly where most answers ignore it; the mixed text that follows brings the
     habit back."""
-    asked: tuple[int, ...]
-    """Fresh problems that the model attempts in each format, by round."""
-    round_steps: int
+    rounds: tuple[tuple[int, int], ...]
+    """Fresh problems that the model attempts in each format, and the steps of learning from what
+    it found, by round."""
     tested: int
     """Test problems in each format, at the end."""
     tries: int = 4
@@ -55,13 +55,10 @@ FULL: Final = Plan(
     pool=40_000,
     base_steps=1650,
     textbooks=range(800, 1350),
-    asked=(800, 1000, 1000, 1500),
-    round_steps=300,
+    rounds=((800, 300), (1000, 300), (1000, 300), (1500, 300), (1500, 600)),
     tested=500,
 )
-QUICK: Final = Plan(
-    pool=500, base_steps=40, textbooks=range(0), asked=(32, 32), round_steps=10, tested=32
-)
+QUICK: Final = Plan(pool=500, base_steps=40, textbooks=range(0), rounds=((32, 10), (32, 10)), tested=32)
 
 
 @dataclass(frozen=True)
@@ -116,7 +113,7 @@ class Run:
     def reasoner(self) -> Path:
         """The reasoner: what the base becomes by learning from its own successes, in rounds."""
         folder = self.base()
-        for number in range(1, len(self.plan.asked) + 1):
+        for number in range(1, len(self.plan.rounds) + 1):
             folder = self._round(number, folder)
         return Path(shutil.copytree(folder, self.out / "reasoner", dirs_exist_ok=True))
 
@@ -138,7 +135,7 @@ class Run:
             model,
             tokenizer,
             verified,
-            steps=self.plan.round_steps,
+            steps=self.plan.rounds[number - 1][1],
             rate=self.plan.round_rate,
             seed=self.seed + number,
             state=self.out / f"round-{number}.pt",
@@ -153,10 +150,8 @@ class Run:
         if not file.exists():
             model, tokenizer = load(before)
             seed = 1000 * (self.seed + 1) + number
-            asked = problems(self.plan.asked[number - 1], seed=seed)
-            examples = harvest.harvest(
-                model, tokenizer, asked, form, tries=self.plan.tries, seed=seed
-            )
+            asked = problems(self.plan.rounds[number - 1][0], seed=seed)
+            examples = harvest.harvest(model, tokenizer, asked, form, tries=self.plan.tries, seed=seed)
             harvest.write(examples, file)
             self.say(f"round {number}: {len(examples)} of {len(asked)} solved, {form}")
         earlier = [self.out / f"harvest-{n}-{form}.json" for n in range(1, number)]

@@ -8,6 +8,7 @@ computed twice. Rows that have ended are dropped.
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, NamedTuple
 
 import torch
@@ -91,16 +92,14 @@ def attempt(
     Returns:
         An attempt for each problem, in order.
     """
-    generator = torch.Generator().manual_seed(seed)
+    draw = partial(_draw, temperature, torch.Generator().manual_seed(seed))
     prefix = tokenizer(system_prompt(tokenizer, form)).input_ids
     attempts: list[Attempt] = []
     for index in range(0, len(asked), _ROWS):
         chunk = asked[index : index + _ROWS]
         prompts = tokenizer([opening(problem) for problem in chunk]).input_ids
-        replies = [_replier(tokenizer, form) for _ in chunk]
-        rows = _rollout(
-            model, tokenizer.eos_token_id, prefix, prompts, replies, temperature, generator
-        )
+        rows = [_Row(ids, [False] * len(ids), _replier(tokenizer, form)) for ids in prompts]
+        _rollout(model, rows, prefix, tokenizer.eos_token_id, draw)
         for problem, row in zip(chunk, rows, strict=True):
             attempts.append(
                 Attempt(problem, Example(row.ids, row.spoken), _is_right(tokenizer, problem, row))
@@ -134,29 +133,23 @@ def _is_right(tokenizer: Tokenizer, problem: Problem, row: _Row) -> bool:
 @torch.inference_mode()
 def _rollout(
     model: Model,
-    eos: int,
+    rows: list[_Row],
     prefix: list[int],
-    prompts: list[list[int]],
-    replies: list[Reply],
-    temperature: float,
-    generator: torch.Generator,
-) -> list[_Row]:
-    """Every row, from its prompt to its end."""
-    rows = [
-        _Row(list(prompt), [False] * len(prompt), reply)
-        for prompt, reply in zip(prompts, replies, strict=True)
-    ]
+    eos: int,
+    draw: Callable[[Tensor], list[int]],
+) -> None:
+    """Takes every row, in place, from its prompt to its end."""
     live = rows
-    width = max(map(len, prompts))
-    ids = torch.tensor([[eos] * (width - len(prompt)) + prompt for prompt in prompts])  # [R, T]
+    width = max(len(row.ids) for row in rows)
+    ids = torch.tensor([[eos] * (width - len(row.ids)) + row.ids for row in rows])  # [R, T]
     mask = torch.tensor(  # [R, prefix + T]: prompts are padded on the left
-        [[1] * len(prefix) + [0] * (width - len(p)) + [1] * len(p) for p in prompts]
+        [[1] * len(prefix) + [0] * (width - len(row.ids)) + [1] * len(row.ids) for row in rows]
     )
     cache = shared_prefix(model, prefix, len(rows))
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, len(prefix) :]
     while live:
         logits = _forward(model, ids, mask, positions, cache)
-        for row, token in zip(live, _draw(logits, temperature, generator), strict=True):
+        for row, token in zip(live, draw(logits), strict=True):
             if not row.ended:
                 row.take(token, eos)
         running = [index for index, row in enumerate(live) if not row.ended]
@@ -167,12 +160,9 @@ def _rollout(
         ids = torch.tensor([[row.ids[-1]] for row in live])
         positions = torch.tensor([[len(prefix) + len(row.ids) - 1] for row in live])
         mask = torch.cat([mask, torch.ones(len(live), 1, dtype=mask.dtype)], dim=1)
-    return rows
 
 
-def _forward(
-    model: Model, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache
-) -> Tensor:
+def _forward(model: Model, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
     """Logits after the last token of each row, [R, V]; the cache grows in place."""
     output = model(
         input_ids=ids,
@@ -185,7 +175,7 @@ def _forward(
     return logits
 
 
-def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> list[int]:
+def _draw(temperature: float, generator: torch.Generator, logits: Tensor) -> list[int]:
     """A token for each row."""
     if temperature > 0:
         weights = (logits / temperature).softmax(-1)

@@ -58,7 +58,7 @@ def new_model(tokenizer: Tokenizer, seed: int) -> Model:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return Qwen3ForCausalLM(config)  # type: ignore[no-untyped-call]
+    return Qwen3ForCausalLM(config)
 
 
 def encode(tokenizer: Tokenizer, chats: Sequence[Sequence[Segment]]) -> list[Example]:
@@ -157,9 +157,7 @@ def _schedule(step: int, steps: int) -> float:
     return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def _batches(
-    examples: Examples, seed: int, done: int, steps: int
-) -> Iterator[dict[Format, list[Example]]]:
+def _batches(examples: Examples, seed: int, done: int, steps: int) -> Iterator[dict[Format, list[Example]]]:
     """One batch of each format a step, of like length within a batch."""
     for bucket in range(done // _BUCKET, steps // _BUCKET + 1):
         rng = random.Random(f"{seed} {bucket}")
@@ -205,9 +203,7 @@ def _summed_loss(model: Model, prefix: list[int], batch: list[Example]) -> Tenso
     ids = torch.tensor([e.ids + [0] * (width - len(e.ids)) for e in batch])  # [B, T]
     spoken = torch.tensor([e.spoken + [False] * (width - len(e.ids)) for e in batch])
     cache = shared_prefix(model, prefix, len(batch)) if prefix else None
-    hidden = model.model(
-        ids[:, :-1], past_key_values=cache, use_cache=cache is not None
-    ).last_hidden_state
+    hidden = model.model(ids[:, :-1], past_key_values=cache, use_cache=cache is not None).last_hidden_state
     # The projection to the vocabulary only where it is taught: a third of the positions.
     logits = model.lm_head(hidden[spoken[:, 1:]])  # [spoken, V]
     return functional.cross_entropy(logits, ids[:, 1:][spoken[:, 1:]], reduction="sum")

@@ -16,7 +16,7 @@ from delegate_llm.tiny.checkpoint import load  # noqa: E402
 from delegate_llm.tiny.recipe import Plan, Run  # noqa: E402
 from delegate_llm.tiny.training import encode, fit, new_model  # noqa: E402
 
-PLAN = Plan(pool=40, base_steps=2, textbooks=range(1), asked=(2,), round_steps=1, tested=1, tries=1)
+PLAN = Plan(pool=40, base_steps=2, textbooks=range(1), rounds=((2, 1),), tested=1, tries=1)
 
 
 def test_every_stage_runs_once(tmp_path: Path) -> None:
