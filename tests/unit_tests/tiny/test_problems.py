@@ -7,6 +7,7 @@ import pytest
 from delegate_llm.tiny.problems import Problem, grade, messages, problems
 
 SPLITS = ("train", "calibration", "test")
+SEVEN = next(problem for problem in problems(500, seed=0) if problem.answer == 7)
 
 
 def read(question: str) -> int:
@@ -80,8 +81,7 @@ def test_splits_share_no_question() -> None:
     ],
 )
 def test_the_last_answer_counts(text: str, right: bool) -> None:
-    problem = next(p for p in problems(2000, seed=0) if p.answer == 7)
-    assert grade(problem, text) is right
+    assert grade(SEVEN, text) is right
 
 
 def test_the_chat_is_the_question() -> None:
