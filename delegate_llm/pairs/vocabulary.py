@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from delegate_llm.errors import VocabularyMismatchError
@@ -50,7 +50,7 @@ def shared_vocabulary(
         size=size,
         rows=rows,
         eos=frozenset(_eos(tokenizers, models)),
-        decode=functools.partial(_decode, fuller),
+        decode=_decoder(fuller),
         piece=functools.cache(functools.partial(_piece, fuller)),
         holes=tuple(sorted(set(range(size)) - known)),
     )
@@ -98,6 +98,17 @@ def _eos(tokenizers: Iterable[Any], models: Iterable[Any]) -> Iterable[int]:
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     text = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return str(text)
+
+
+def _decoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[Sequence[int]], str]:
+    """Ids to text without special tokens, straight from the fast tokenizer where there is one.
+
+    It is asked twice a token, and what transformers wraps around it takes most of the time.
+    """
+    fast = getattr(tokenizer, "backend_tokenizer", None)
+    if fast is None:
+        return functools.partial(_decode, tokenizer)
+    return lambda ids: str(fast.decode(list(ids), skip_special_tokens=True))
 
 
 def _piece(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:

@@ -11,6 +11,7 @@ import argparse
 import math
 from collections.abc import Sequence
 
+import torch
 from transformers.utils import logging
 
 from delegate_llm import DelegationPolicy, Generation, load_pair, tiny
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="write it beside the reasoner's weights")
     options = parser.parse_args()
     logging.disable_progress_bar()
+    torch.set_num_threads(1)  # models this small lose time to more
     pair = load_pair("delegate-llm/tiny-base", "delegate-llm/tiny-reasoner")
     threshold = round(threshold_for(base_scores(pair, options.problems), options.share), 3)
     policy = DelegationPolicy(threshold=threshold)
