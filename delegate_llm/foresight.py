@@ -20,6 +20,10 @@ _FIRST_EXCESS: Final = 0.3  # nats above the base's entropy
 _FIRST_RATIO: Final = 0.3  # of a score to the base's entropy, for scores that are not built on it
 # Positions that one forward of the reasoner typically settles.
 _BLOCK: Final = 8.0
+# Positions drafted in a row: where it starts, between what it moves, and how many dropped are a surprise.
+_FIRST_REACH: Final = 16
+_REACH: Final = (4, 64)
+_SURPRISE: Final = 2
 
 
 def patience(base_cost: float, reasoner_cost: float) -> float:
@@ -52,6 +56,7 @@ class Foresight:
         self._entropy = _PRIOR
         self._changed, self._takeovers = 1.0, 2.0
         self._stands = 1.0
+        self._reach = _FIRST_REACH
 
     def begin(self) -> None:
         """Start on a fresh draft."""
@@ -67,10 +72,20 @@ class Foresight:
         passes = 1.0 if left <= 0 else math.exp(-left / max(scale, 1e-6))
         self._stands *= 1.0 - passes * self._changed / self._takeovers
 
-    @property
-    def risk(self) -> float:
-        """The chance that a takeover will cut the draft somewhere before its end."""
-        return 1.0 - self._stands
+    def is_ripe(self, drafted: int, patience: float) -> bool:
+        """Whether a draft of `drafted` positions had better be read now.
+
+        Its risk is too high, or it is longer than drafts of this answer have lately stood: that bounds
+        what surprises cost, which entropy does not foretell.
+        """
+        return 1.0 - self._stands > patience or drafted > self._reach
+
+    def settled(self, dropped: int) -> None:
+        """See how many positions of a draft were dropped; 0 if it stood."""
+        if dropped > _SURPRISE:
+            self._reach = max(_REACH[0], self._reach // 2)
+        elif not dropped:
+            self._reach = min(_REACH[1], self._reach + 4)
 
     def learn(self, entropy: float, score: float, *, takeover: bool, changed: bool) -> None:
         """See how a position was decided."""

@@ -154,7 +154,7 @@ class Row:
             scores: The divergence at each leading proposal that the reasoner has read.
             heard: What the reasoner draws there.
         """
-        spent = self.standing.spent
+        spent, dropped = self.standing.spent, 0
         for index, proposal in enumerate(self.draft):
             # Only a takeover makes the standing differ from the one the proposal was made with.
             if self.standing.spent != spent:
@@ -164,7 +164,9 @@ class Row:
                 break
             said = (scores[index], heard[index]) if read else (None, None)
             if self._decide(proposal, *said) != proposal.token:
+                dropped = len(self.draft) - index - 1
                 break
+        self.foresight.settled(dropped)
         self._drop(len(self.draft))
 
     def _drop(self, count: int) -> None:
