@@ -87,7 +87,7 @@ def propose(rows: Sequence[Row], logits: Tensor) -> None:
         rows: `R` rows.
         logits: The base's raw logits `[R, last, V]`; the final position counts.
     """
-    logits = logits[:, -1].float()  # once: in bfloat16 a CPU takes twice as long to find the largest
+    logits = logits[:, -1].float()  # once, for the draw and the score alike
     request, vocabulary = rows[0].request, rows[0].vocabulary
     drawable = _drawable(logits, vocabulary)
     seeds, heads = [row.seed for row in rows], [row.head for row in rows]

@@ -1,10 +1,10 @@
 """Attention over few tokens on a CPU, where query heads share keys.
 
 transformers repeats shared keys and values once per query head before every masked call, and torch's CPU
-kernel works head by head, a few tokens each. Drafts and batches are read a few tokens at a time, and that
-costs a third of a batched forward. Here the heads that share keys become more tokens of one head, which
-copies nothing and gives the kernel a third of the work to hand out; the result is the same. On other
-devices, and over long blocks, everything stays as transformers does it.
+kernel works head by head, a few tokens each; drafts and batches are read a few tokens at a time. Here the
+heads that share keys become more tokens of one head, which copies nothing and gives the kernel fewer and
+larger pieces of work; the result is the same. On other devices, and over long blocks, everything stays as
+transformers does it.
 """
 
 from __future__ import annotations
