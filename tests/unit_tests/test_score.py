@@ -1,0 +1,40 @@
+"""Both models along a given text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from models import SIZE, WORDS
+
+from delegate_llm import DelegateError, DelegationPolicy, Pair
+
+
+def test_score_of_an_own_answer_repeats_its_decisions(pair: Pair) -> None:
+    policy = DelegationPolicy(threshold=4.0, budget=6)
+    made = pair.generate("the", policy=policy, max_tokens=40, trace="full", ignore_eos=True)
+    trace = pair.score("the", made.token_ids, policy=policy)
+    assert [each.takeover for each in trace.decisions] == [each.takeover for each in made.trace.decisions]
+    for mine, its in zip(trace.decisions, made.trace.decisions, strict=True):
+        assert mine.token_id == its.token_id
+        if its.score is not None:
+            assert mine.score == pytest.approx(its.score, abs=1e-3)
+    assert trace.summary.asked == 40
+    assert all(each.score is not None for each in trace.decisions)
+
+
+def test_score_over_several_blocks_and_as_text(pair: Pair) -> None:
+    ids = [each % (SIZE - 1) for each in range(150)]
+    whole = pair.score("go", ids)
+    assert [each.token_id for each in whole.decisions] == ids
+    part = pair.score("go", ids[:10])
+    for mine, its in zip(part.decisions, whole.decisions, strict=False):
+        assert mine.score == pytest.approx(its.score, abs=1e-3)
+    text = "".join(WORDS[each] for each in ids[:10])
+    assert pair.score("go", text) == part
+
+
+@pytest.mark.parametrize("completion", ["", [], "a" * 512, [SIZE + 1]])
+def test_bad_completions(pair: Pair, completion: Any) -> None:
+    with pytest.raises(DelegateError):
+        pair.score("a", completion)
