@@ -16,6 +16,9 @@ __all__ = ("MIDDLE", "Answer", "Method", "batched_methods", "single_methods")
 MIDDLE: Final = SHARES[len(SHARES) // 2]
 """The share at which everything that is measured at one share only is measured."""
 
+_LOOKUP: Final = 7
+"""Tokens that transformers' prompt lookup guesses at most: as many as a draft's own."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -46,6 +49,12 @@ def single_methods(subject: Subject) -> list[Method]:
         Method("transformers base", "transformers", _peer(base)),
         Method("transformers reasoner", "transformers", _peer(reasoner)),
         Method("transformers assisted", "transformers", _peer(reasoner, assistant_model=base)),
+        *(
+            Method(
+                f"transformers {who} lookup", "transformers", _peer(model, prompt_lookup_num_tokens=_LOOKUP)
+            )
+            for who, model in (("base", base), ("reasoner", reasoner))
+        ),
     ]
     ours = [
         Method(f"{schedule} {share:.2f}", schedule, _ours(subject, policy, schedule), share)

@@ -26,7 +26,7 @@ from delegate_llm.sampling import draw, uniform
 
 __all__ = ("SCHEDULES", "draft", "lockstep")
 
-# Numbers of one distribution or more that a core's cache holds beside what is made of them.
+# Probabilities that a CPU scores at a time: few enough that they stay in its cache from step to step.
 _CACHED: Final = 1 << 16
 
 
@@ -156,12 +156,13 @@ def _run_ahead(row: Row, base: Session) -> None:
     sequence = row.base_sequence()
     room = min(row.room - row.head - 1, row.request.draft - len(row.draft))
     guess = row.recall.guess(sequence, len(row.base_prompt) + len(row.tokens), room)
-    logits = base.read([[*sequence, *guess]], last=1 + len(guess))[0]
+    sequence += guess
+    logits = base.read([sequence], last=1 + len(guess))[0]
     for right in range(1 + len(guess)):
         propose([row], logits[right : right + 1])
         said = row.draft[-1].token
         row.settle_unasked()
-        if row.reason is not None or _is_full(row) or [said] != [*guess[right : right + 1]]:
+        if right == len(guess) or said != guess[right] or row.reason is not None or _is_full(row):
             break
     if guess:
         row.recall.learn(right)

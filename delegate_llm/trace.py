@@ -91,7 +91,7 @@ class Usage(BaseModel):
     """Forward passes of the base in which this generation took part."""
     reasoner_forwards: int = 0
     base_tokens: int = 0
-    """Tokens the base processed: prompt, answer, and drafts that were dropped."""
+    """Tokens the base processed: prompt, answer, dropped drafts, wrong guesses, and tokens read again."""
     reasoner_tokens: int = 0
     base_flops: float = 0.0
     reasoner_flops: float = 0.0

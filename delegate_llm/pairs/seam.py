@@ -23,7 +23,7 @@ class Meter:
     forwards: int = 0
     """Forward passes in which the row took part."""
     tokens: int = 0
-    """Tokens processed for it, drafts that were dropped included."""
+    """Tokens processed for it: dropped drafts, wrong guesses and tokens read again included."""
     flops: float = 0.0
     """Estimated floating-point operations, a multiply and an add as two."""
 

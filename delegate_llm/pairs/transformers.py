@@ -59,8 +59,8 @@ class TransformersReader:
         self.attention = GroupedAttention(model)
         self.device = model.get_input_embeddings().weight.device
         self.rows = _logit_rows(model)
-        # Blocks come in multiples of it: torch's float32 products over 10 or 14 tokens take a fifth longer
-        # on a CPU than over 12 or 16.
+        # Blocks of one row come in multiples of it: on a CPU, torch's float32 products over 10 or 14 tokens
+        # take longer than over 12 or 16.
         self.stride = 4 if self.device.type == "cpu" and model.dtype == torch.float32 else 1
         text_config = model.config.get_text_config(decoder=True)
         self.context: int | None = getattr(text_config, "max_position_embeddings", None)
@@ -126,9 +126,10 @@ class _RowSession:
         """Forget what the sequence does not continue; return what is new in it."""
         held = self.held[row]
         common = min(_common(held, sequence), len(sequence) - wanted)
-        if (new := len(sequence) - common) > 1 and common:
+        new = len(sequence) - common
+        if len(self.held) == 1 and common and new > 1:
             # Reading a token or two again is cheaper than a block of an odd height.
-            common = max(0, common - -new % self.reader.stride)
+            common = max(0, common - (-new) % self.reader.stride)
         del held[common:]
         self.cache.lengths[row] = common
         return sequence[common:]

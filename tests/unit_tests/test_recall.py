@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,10 +64,9 @@ def test_a_guess_is_what_stood_behind_the_last_two_tokens(said: list[int], most:
         assert any(said[at : at + len(wanted)] == wanted for at in range(len(said)))
 
 
-def circle(tokens: object) -> list[float]:
+def circle(tokens: Sequence[int]) -> list[float]:
     """Says 0, 1, ..., 9 over and over."""
-    last = tokens[-1]  # type: ignore[index]
-    return [4.0 if token == (last + 1) % 10 else 0.0 for token in range(10)]
+    return [4.0 if token == (tokens[-1] + 1) % 10 else 0.0 for token in range(10)]
 
 
 @pytest.mark.parametrize("policy", [DelegationPolicy(budget=0), DelegationPolicy(threshold=99.0)])
