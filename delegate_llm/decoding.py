@@ -17,7 +17,7 @@ from typing import Final, NoReturn, cast
 import torch
 from torch import Tensor
 
-from delegate_llm.divergence import BASE_SIGNALS, DIVERGENCES, entropy, log_probs
+from delegate_llm.divergence import BASE_SIGNALS, DIVERGENCES, WEIGHED, log_probs, surprise
 from delegate_llm.errors import NumericsError
 from delegate_llm.foresight import patience
 from delegate_llm.pairs.seam import Session
@@ -95,10 +95,12 @@ def propose(rows: Sequence[Row], logits: Tensor) -> None:
     # Ids are exact in float32 below 2**24, so one transfer from the device tells the host all it needs.
     facts = [draw(drawable, request.sampling, seeds, heads).float()]
     signal = BASE_SIGNALS.get(request.policy.divergence)
-    logp: Tensor | None = None
+    said: Tensor | None = None
     if any(row.listening or row.traced for row in rows):
         logp = log_probs(logits[:, : vocabulary.rows])
-        facts.append(entropy(logp))
+        probs = logp.exp()
+        said = probs if request.policy.divergence in WEIGHED else logp
+        facts.append(surprise(probs, logp))
         if signal is not None:
             facts.append(signal(logp))
     else:
@@ -106,13 +108,13 @@ def propose(rows: Sequence[Row], logits: Tensor) -> None:
     for at, (row, values) in enumerate(zip(rows, torch.stack(facts, 1).tolist(), strict=True)):
         if not math.isfinite(values[1]):
             _no_number("base", values[1], row.head)
-        if logp is None or not (row.listening or row.traced):
+        if said is None or not (row.listening or row.traced):
             row.propose(int(values[0]), None, None, None)
             continue
         score = values[2] if signal is not None else None
         if request.policy.divergence == "random":
             score = uniform(row.seed, row.head)
-        row.propose(int(values[0]), values[1], logp[at], score)
+        row.propose(int(values[0]), values[1], said[at], score)
 
 
 def ask(rows: Sequence[Row], reasoner: Session) -> None:
@@ -208,11 +210,11 @@ def _facts(row: Row, start: int, logits: Tensor) -> list[list[float]]:
     drawable = _drawable(logits, row.vocabulary)
     first = len(row.tokens) + start
     drawn = draw(drawable, row.request.sampling, [row.seed] * count, list(range(first, first + count)))
-    compare = DIVERGENCES.get(policy.divergence)
+    compare = WEIGHED.get(policy.divergence) or DIVERGENCES.get(policy.divergence)
     if compare is None:
         score = drawable.amax(-1)  # not used, but shows NaN and inf
     else:
-        kept = [each.logp for each in row.draft[start : start + count] if each.logp is not None]
+        kept = [each.said for each in row.draft[start : start + count] if each.said is not None]
         base = kept[0].unsqueeze(0) if count == 1 else torch.stack(kept)
         score = compare(base, log_probs(logits[:, : row.vocabulary.rows]).to(base.device))
     table = torch.stack([drawn.float(), score.to(drawn.device)], 1)

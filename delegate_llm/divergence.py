@@ -18,6 +18,7 @@ from torch import Tensor
 __all__ = (
     "BASE_SIGNALS",
     "DIVERGENCES",
+    "WEIGHED",
     "cross_entropy",
     "entropy",
     "js",
@@ -25,6 +26,7 @@ __all__ = (
     "log_probs",
     "nll_gap",
     "reverse_kl",
+    "surprise",
     "top1",
     "tv",
 )
@@ -45,9 +47,19 @@ def log_probs(logits: Tensor) -> Tensor:
     return torch.log_softmax(logits.float(), dim=-1).clamp_min_(FLOOR)
 
 
+def surprise(probs: Tensor, reasoner: Tensor) -> Tensor:
+    """`-sum_y p(y) log q(y)`, in nats, from probabilities `p` and log-probabilities `log q`.
+
+    The cross-entropy of two models, and the entropy of one: exponentials are what these cost, and `p`
+    serves both.
+    """
+    mean: Tensor = torch.linalg.vecdot(probs, reasoner)
+    return mean.neg_()
+
+
 def cross_entropy(base: Tensor, reasoner: Tensor) -> Tensor:
     """`CE(p, q) = -sum_y p(y) log q(y)` = KL(p‖q) + H(p), in nats; never below the base's entropy."""
-    return base.exp().mul_(reasoner).sum(-1).neg_()
+    return surprise(base.exp(), reasoner)
 
 
 def reverse_kl(base: Tensor, reasoner: Tensor) -> Tensor:
@@ -80,7 +92,7 @@ def nll_gap(base: Tensor, reasoner: Tensor) -> Tensor:
 
 def entropy(base: Tensor) -> Tensor:
     """`H(p) = -sum_y p(y) log p(y)`, in nats: a signal that needs no reasoner."""
-    return base.exp().mul_(base).sum(-1).neg_()
+    return surprise(base.exp(), base)
 
 
 def top1(base: Tensor) -> Tensor:
@@ -97,6 +109,9 @@ DIVERGENCES: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
     "nll_gap": nll_gap,
 }
 """The divergences by name; these ask the reasoner for its distribution."""
+
+WEIGHED: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {"cross_entropy": surprise}
+"""Those that need no more of the base than its probabilities: the same scores, from `p` and `log q`."""
 
 BASE_SIGNALS: Final[dict[str, Callable[[Tensor], Tensor]]] = {"entropy": entropy, "top1": top1}
 """Controls that the base decides alone; the reasoner is asked only where it takes over."""

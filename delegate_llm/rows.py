@@ -52,8 +52,8 @@ class Proposal:
     token: int
     entropy: float | None
     """Nats; None where nothing needs it."""
-    logp: Tensor | None
-    """The base's log-probabilities `[V]`; None where nothing needs them."""
+    said: Tensor | None
+    """The base's distribution `[V]`, as the divergence takes it; None where nothing needs it."""
     score: float | None
     """The score, if the base alone decides it."""
     asked: bool
@@ -120,13 +120,14 @@ class Row:
         drafted = [each.token for each in self.draft[: proposals - 1]]
         return [*self.reasoner_prompt, *self.tokens, *drafted]
 
-    def propose(self, token: int, entropy: float | None, logp: Tensor | None, score: float | None) -> None:
+    def propose(self, token: int, entropy: float | None, said: Tensor | None, score: float | None) -> None:
         """Add the base's word on the position at the head of the draft.
 
         Args:
             token: What the base draws there.
             entropy: Its entropy, in nats; may be None once the reasoner is out for good.
-            logp: Its log-probabilities `[V]`; likewise.
+            said: Its distribution `[V]`: probabilities for the divergences in `WEIGHED`, else
+                log-probabilities; likewise.
             score: The score, if the base alone decides it.
         """
         opens = entropy is not None and self._opens(self.ahead, self.head, entropy)
@@ -136,7 +137,7 @@ class Row:
         )
         if asked and entropy is not None and self.referee.can_spend(self.ahead):
             self.foresight.expect(entropy, self.referee.bar(self.ahead))
-        self.draft.append(Proposal(token, entropy, logp, score, asked, opens))
+        self.draft.append(Proposal(token, entropy, said, score, asked, opens))
 
     def settle_unasked(self) -> None:
         """Decide the leading proposals at which the reasoner is not consulted: they stand."""

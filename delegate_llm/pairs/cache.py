@@ -8,16 +8,25 @@ mask tells the model which slots are a row's own. Buffers grow geometrically, so
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-__all__ = ("RowCache",)
+__all__ = ("RowCache", "cache_argument")
 
 _ROUND = 64  # slots; buffers come in multiples
+# In transformers 5.24, in those before it, and in recurrent models with a cache of their own.
+_ARGUMENTS: Final = ("cache", "past_key_values", "cache_params")
+
+
+def cache_argument(model: torch.nn.Module) -> str:
+    """What the `forward` of a model calls its cache."""
+    accepted = inspect.signature(model.forward).parameters
+    return next((name for name in _ARGUMENTS if name in accepted), _ARGUMENTS[-1])
 
 
 @dataclass(slots=True)
@@ -68,8 +77,10 @@ class _RowLayer(DynamicLayer):  # type: ignore[misc] # transformers is not typed
     def get_seq_length(self) -> int:
         return max(self.cache.lengths)
 
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.get_seq_length() + query_length, 0
+    def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
+        # Before transformers 5.4 it is the positions themselves.
+        length = query_length if isinstance(query_length, int) else len(query_length)
+        return self.get_seq_length() + length, 0
 
 
 class RowCache(DynamicCache):  # type: ignore[misc] # transformers is not typed

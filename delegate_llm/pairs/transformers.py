@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor
+from transformers import __version__
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from delegate_llm.errors import LoadError
 from delegate_llm.pairs.attention import GroupedAttention
-from delegate_llm.pairs.cache import RowCache
+from delegate_llm.pairs.cache import RowCache, cache_argument
 from delegate_llm.pairs.costs import Costs
 from delegate_llm.pairs.seam import Meter, Session
 
@@ -65,11 +67,15 @@ class TransformersReader:
         text_config = model.config.get_text_config(decoder=True)
         self.context: int | None = getattr(text_config, "max_position_embeddings", None)
         self.accepts = frozenset(inspect.signature(model.forward).parameters)
+        self.slot = cache_argument(model)
         kinds = [type(layer) for layer in DynamicCache(config=model.config).layers]
         self.sliding = [kind is DynamicSlidingWindowLayer for kind in kinds]
-        self.rewinds = "past_key_values" in self.accepts and all(
+        self.rewinds = self.slot != "cache_params" and all(
             kind in (DynamicLayer, DynamicSlidingWindowLayer) for kind in kinds
         )
+        if self.rewinds and getattr(model, "_is_stateful", False):
+            msg = f"{name}: models with recurrent layers need transformers 5.6 or later, not {__version__}"
+            raise LoadError(msg)
         self.batches = (
             self.rewinds
             and not any(self.sliding)
@@ -84,12 +90,11 @@ class TransformersReader:
     @torch.inference_mode()
     def forward(self, ids: Tensor, cache: DynamicCache, keep: int, **inputs: Any) -> Tensor:
         """Run a block `[rows, width]`; raw logits of its last `keep` columns."""
-        slot = "past_key_values" if "past_key_values" in self.accepts else "cache_params"
         inputs = {key: value for key, value in inputs.items() if key in self.accepts and value is not None}
         if "logits_to_keep" in self.accepts:
             inputs["logits_to_keep"] = keep
         with self.lock, self.role(), self.attention:
-            output = self.model(input_ids=ids, use_cache=True, **{slot: cache}, **inputs)
+            output = self.model(input_ids=ids, use_cache=True, **{self.slot: cache}, **inputs)
         logits: Tensor = output.logits[:, -keep:]
         return logits
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from delegate_llm.pairs.cache import cache_argument
 from delegate_llm.tiny.agent import execute, parse_calls
 from delegate_llm.tiny.authors import Format, opening, tool_reply
 from delegate_llm.tiny.checkpoint import Model, Tokenizer
@@ -168,8 +169,8 @@ def _forward(model: Model, ids: Tensor, mask: Tensor, positions: Tensor, cache: 
         input_ids=ids,
         attention_mask=mask,
         position_ids=positions,
-        past_key_values=cache,
         logits_to_keep=1,
+        **{cache_argument(model): cache},
     )
     logits: Tensor = output.logits[:, -1].float()
     return logits

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import DynamicCache, Qwen3Config, Qwen3ForCausalLM
 
+from delegate_llm.pairs.cache import cache_argument
 from delegate_llm.tiny.authors import FORMATS, Format, Segment
 from delegate_llm.tiny.checkpoint import Model, Tokenizer
 from delegate_llm.tiny.tokenizer import system_prompt
@@ -83,8 +84,9 @@ def shared_prefix(model: Model, prefix: list[int], rows: int) -> DynamicCache:
     """
     cache = DynamicCache()
     if prefix:
-        layers = model.model(torch.tensor([prefix]), use_cache=True).past_key_values.layers
-        for index, layer in enumerate(layers):
+        single = DynamicCache()
+        model.model(torch.tensor([prefix]), use_cache=True, **{cache_argument(model.model): single})
+        for index, layer in enumerate(single.layers):
             keys, values = (x.expand(rows, -1, -1, -1) for x in (layer.keys, layer.values))
             cache.update(keys, values, index)
     return cache
@@ -203,7 +205,8 @@ def _summed_loss(model: Model, prefix: list[int], batch: list[Example]) -> Tenso
     ids = torch.tensor([e.ids + [0] * (width - len(e.ids)) for e in batch])  # [B, T]
     spoken = torch.tensor([e.spoken + [False] * (width - len(e.ids)) for e in batch])
     cache = shared_prefix(model, prefix, len(batch)) if prefix else None
-    hidden = model.model(ids[:, :-1], past_key_values=cache, use_cache=cache is not None).last_hidden_state
+    held = {} if cache is None else {cache_argument(model.model): cache}
+    hidden = model.model(ids[:, :-1], use_cache=cache is not None, **held).last_hidden_state
     # The projection to the vocabulary only where it is taught: a third of the positions.
     logits = model.lm_head(hidden[spoken[:, 1:]])  # [spoken, V]
     return functional.cross_entropy(logits, ids[:, 1:][spoken[:, 1:]], reduction="sum")

@@ -13,7 +13,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import log_softmax
 from scipy.stats import entropy as scipy_entropy
 
-from delegate_llm.divergence import BASE_SIGNALS, DIVERGENCES, entropy, log_probs, top1
+from delegate_llm.divergence import BASE_SIGNALS, DIVERGENCES, WEIGHED, entropy, log_probs, top1
 
 logit_lists = st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=40)
 
@@ -47,10 +47,14 @@ def _reference(name: str, p: np.ndarray, q: np.ndarray) -> float:
 def test_agrees_with_float64(name: str, pair: tuple[list[float], list[float]]) -> None:
     one, other = (np.array(each, dtype=np.float64) for each in pair)
     p, q = np.exp(log_softmax(one)), np.exp(log_softmax(other))
-    made = DIVERGENCES[name](log_probs(torch.tensor(pair[0])), log_probs(torch.tensor(pair[1])))
+    base, reasoner = (log_probs(torch.tensor(each)) for each in pair)
+    made = [DIVERGENCES[name](base, reasoner)]
+    if name in WEIGHED:
+        made.append(WEIGHED[name](base.exp(), reasoner))
     if name == "nll_gap" and (np.sort(q)[-1] - np.sort(q)[-2]) < 1e-6 * q.max():
         return  # two choices are equally good
-    assert float(made) == pytest.approx(_reference(name, p, q), rel=2e-4, abs=2e-5)
+    for each in made:
+        assert float(each) == pytest.approx(_reference(name, p, q), rel=2e-4, abs=2e-5)
 
 
 @given(pair=logit_pairs())

@@ -79,6 +79,14 @@ def test_greedy_takes_the_best() -> None:
     assert draw(torch.tensor([[0.0, 3.0, 1.0]]), Sampling(), [0], [0]).tolist() == [1]
 
 
+@pytest.mark.parametrize("temperature", [1e-5, 1e-6, 1e-7, 1e-40, 1e-320])
+def test_nearly_cold_is_greedy(temperature: float) -> None:
+    """Whatever a division by so little would overflow to."""
+    logits = torch.randn(100, 50, generator=torch.Generator().manual_seed(1)) * 30
+    drawn = draw(logits, Sampling(temperature, top_p=0.9), [3] * 100, list(range(100)))
+    assert torch.equal(drawn, logits.argmax(-1))
+
+
 def test_one_noise_for_both_models() -> None:
     """Where base and reasoner agree they draw the same token: a takeover changes nothing there."""
     logits = torch.randn(300, 50, generator=torch.Generator().manual_seed(1))

@@ -11,7 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models import SIZE, random_model
 
+from delegate_llm.errors import LoadError
 from delegate_llm.pairs import transformers as backend
+from delegate_llm.pairs.cache import cache_argument
 from delegate_llm.pairs.transformers import TransformersReader
 
 
@@ -67,6 +69,21 @@ def test_a_recurrent_model_moves_on_one_token_at_a_time() -> None:
     assert torch.allclose(session.read([text], last=3)[0], wanted("hybrid", text, 3), atol=1e-4)
     with pytest.raises(RuntimeError, match="rolled back"):
         session.read([[1, 2, 9]])
+
+
+def test_recurrent_layers_without_a_cache_for_them_are_refused() -> None:
+    """As in transformers before 5.6, where such models brought caches of their own."""
+    model = random_model("llama", 3)
+    model._is_stateful = True
+    with pytest.raises(LoadError, match=r"transformers 5\.6"):
+        TransformersReader(model, name="old")
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values", "cache_params"])
+def test_a_cache_is_handed_over_under_the_models_own_name_for_it(name: str) -> None:
+    model = torch.nn.Module()
+    model.forward = eval(f"lambda input_ids, {name}: input_ids")
+    assert cache_argument(model) == name
 
 
 def test_meters_count_what_was_done() -> None:
