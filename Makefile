@@ -4,7 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Where torch's CPU wheels are, if the default index would bring a CUDA build: see README.md, "Install".
 TORCH_INDEX ?=
-PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt \
+# The versions this was tested with; `make test CONSTRAINTS=` takes the newest instead.
+CONSTRAINTS ?= constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -q $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev

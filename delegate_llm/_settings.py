@@ -19,7 +19,8 @@ def explain(error: ValidationError) -> str:
         said = item["msg"].removeprefix("Value error, ")
         nested = isinstance(item.get("ctx", {}).get("error"), PolicyError)
         value = "" if nested or not where else f" (got {item['input']!r:.80})"
-        parts.append(f"{where}: {said}{value}" if where else said)
+        named = not where or said.startswith(f"{where}: ")
+        parts.append(said if named else f"{where}: {said}{value}")
     return "; ".join(parts)
 
 

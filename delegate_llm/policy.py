@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, cast, get_args
 
 from pydantic import Field, field_validator
 
 from delegate_llm._settings import Settings
 from delegate_llm.errors import GateError, PolicyError
-from delegate_llm.gates import Gate, GateView, WindowGate
+from delegate_llm.gates import BoundaryGate, EntropyGate, Gate, GateView, WindowGate
 
 __all__ = ("DEFAULT_BURST", "Budget", "DelegationPolicy", "DivergenceName", "Referee", "Standing")
 
@@ -105,6 +105,16 @@ class DelegationPolicy(Settings):
     budget: Budget = Budget()
     """How many takeovers may be spent. An int or a fraction is taken too, see `Budget`."""
 
+    @classmethod
+    def of(cls, value: DelegationPolicy | Mapping[str, Any]) -> DelegationPolicy:
+        """The policy that `value` means: a policy, or its fields."""
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, Mapping):
+            return cls(**value)
+        msg = f"policy: {value!r:.80} is neither a DelegationPolicy nor a mapping of its fields"
+        raise PolicyError(msg)
+
     @field_validator("divergence", mode="before")
     @classmethod
     def _known_divergence(cls, value: Any) -> Any:
@@ -119,8 +129,8 @@ class DelegationPolicy(Settings):
         if value is None:
             return ()
         if isinstance(value, Mapping) and "kind" not in value:
-            return tuple(_gate_of(kind, setting) for kind, setting in value.items())
-        return value if isinstance(value, (list, tuple)) else (value,)
+            return tuple(_named(kind, setting) for kind, setting in value.items())
+        return tuple(map(_gate, value if isinstance(value, list | tuple) else (value,)))
 
     @field_validator("budget", mode="before")
     @classmethod
@@ -136,19 +146,44 @@ class DelegationPolicy(Settings):
         return super().model_dump_json(**kwargs)
 
 
-_GATE_FIELDS: Final = {"entropy": "above", "window": "first", "boundary": "at"}
+_GATES: Final[dict[str, tuple[type[EntropyGate | WindowGate | BoundaryGate], str]]] = {
+    "entropy": (EntropyGate, "above"),
+    "window": (WindowGate, "first"),
+    "boundary": (BoundaryGate, "at"),
+}
+"""The named gates: what each is, and the one setting it has."""
+_CHOICES: Final = "{'entropy': nats}, {'window': tokens}, 'boundary'"
 
 
-def _gate_of(kind: str, setting: Any) -> dict[str, Any]:
-    """`{"entropy": 0.5}` and the like: one setting under the gate's name."""
-    if kind not in _GATE_FIELDS:
-        msg = f"unknown gate {kind!r}; choose one of {', '.join(_GATE_FIELDS)}"
-        raise ValueError(msg)
-    if kind == "boundary" and setting is True:
-        return {"kind": kind}
-    if kind == "boundary" and isinstance(setting, str):
+def _gate(value: Any) -> Gate:
+    """A gate from what a user writes: a gate, its fields, its name if it needs no setting, a callable."""
+    if callable(value):
+        return cast("Gate", value)
+    if isinstance(value, Mapping) and "kind" in value:
+        return _known(value["kind"])[0](**value)
+    if isinstance(value, Mapping) and len(value) == 1:
+        return _named(*next(iter(value.items())))
+    if isinstance(value, str):
+        return _named(value, ())
+    msg = f"{value!r:.80} is no gate; give one of {_CHOICES}, or a callable"
+    raise ValueError(msg)
+
+
+def _named(kind: Any, setting: Any) -> Gate:
+    """`"entropy", 0.5` and the like."""
+    gate, name = _known(kind)
+    if gate is BoundaryGate and (setting is True or setting == ()):
+        return gate()
+    if gate is BoundaryGate and isinstance(setting, str):
         setting = (setting,)
-    return {"kind": kind, _GATE_FIELDS[kind]: setting}
+    return gate(**{name: setting})
+
+
+def _known(kind: Any) -> tuple[type[EntropyGate | WindowGate | BoundaryGate], str]:
+    if not isinstance(kind, str) or kind not in _GATES:
+        msg = f"unknown gate {kind!r}; choose one of {_CHOICES}, or give a callable"
+        raise ValueError(msg)
+    return _GATES[kind]
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ class Request:
     def check(
         cls,
         *,
-        policy: DelegationPolicy,
+        policy: Any,
         max_tokens: Any = 512,
         temperature: Any = 0.0,
         top_p: Any = 1.0,
@@ -52,13 +52,11 @@ class Request:
 
         Raises:
             RequestError: Naming the setting, the value, and what would do.
+            PolicyError: The same for a setting of the policy.
         """
-        if not isinstance(policy, DelegationPolicy):
-            msg = f"policy: {policy!r} is not a DelegationPolicy"
-            raise RequestError(msg)
         temperature = _number("temperature", temperature, low=0.0)
         return cls(
-            policy=policy,
+            policy=DelegationPolicy.of(policy),
             max_tokens=_count("max_tokens", max_tokens, low=1),
             sampling=Sampling(temperature, _top_p(top_p), _count("top_k", top_k, low=0)),
             seed=_seed(seed, sampled=temperature > 0),

@@ -34,7 +34,7 @@ def load_pair(base: Any, reasoner: Any, *, backend: str = "transformers", **opti
             - `base_template`, `reasoner_template`: Jinja chat templates, as text or as a `Path`.
             - `base_template_kwargs`, `reasoner_template_kwargs`: passed to them, such as
               `{"enable_thinking": True}`.
-            - `policy`: the pair's own `DelegationPolicy`, or a file of one; by default the
+            - `policy`: the pair's own `DelegationPolicy`, its fields, or a file of one; by default the
               `delegation_policy.json` in the reasoner's folder, if there is one.
             - `model_kwargs`: passed on to `from_pretrained`.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +73,7 @@ def load_transformers_pair(
     reasoner_template: str | Path | None = None,
     base_template_kwargs: Mapping[str, Any] | None = None,
     reasoner_template_kwargs: Mapping[str, Any] | None = None,
-    policy: DelegationPolicy | str | Path | None = None,
+    policy: DelegationPolicy | Mapping[str, Any] | str | Path | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
 ) -> Pair:
     """Load two transformers models as a pair; see `delegate_llm.load_pair`."""
@@ -134,9 +134,9 @@ def _dtype(dtype: str | torch.dtype | None, device: str) -> Any:
     """`None` means exact on a CPU, and the checkpoint's own dtype on an accelerator."""
     if dtype is None:
         return torch.float32 if device.startswith("cpu") else "auto"
-    if isinstance(dtype, torch.dtype) or dtype == "auto":
+    if dtype == "auto":
         return dtype
-    named = getattr(torch, dtype, None)
+    named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(named, torch.dtype) or not named.is_floating_point:
         msg = f"dtype: {dtype!r} is unknown; use 'auto', 'float32', 'bfloat16' or 'float16'"
         raise RequestError(msg)
@@ -144,14 +144,15 @@ def _dtype(dtype: str | torch.dtype | None, device: str) -> Any:
 
 
 def _is_same(base: Source, reasoner: Source, revision: str | None, other: str | None) -> bool:
-    if isinstance(base, tuple) or isinstance(reasoner, tuple):
-        return isinstance(base, tuple) and isinstance(reasoner, tuple) and base[0] is reasoner[0]
+    loaded = [source for source in (base, reasoner) if isinstance(source, tuple | list)]
+    if loaded:
+        return len(loaded) == 2 and all(loaded) and loaded[0][0] is loaded[1][0]  # noqa: PLR2004 - both
     return str(base) == str(reasoner) and revision == other
 
 
 def _load(source: Source, who: str, revision: str | None, options: _Options) -> _Loaded:
     """A model with its tokenizer, ready to run."""
-    if isinstance(source, tuple):
+    if isinstance(source, tuple | list):
         return _given(source, who)
     if not isinstance(source, str | Path):
         msg = f"{who}: {source!r:.80} is neither a hub id nor a path nor a (model, tokenizer) tuple"
@@ -167,15 +168,16 @@ def _load(source: Source, who: str, revision: str | None, options: _Options) -> 
             use_safetensors=options.use_safetensors or None,  # None: whatever there is
             **options.model_kwargs,
         )
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ImportError, SafetensorError) as error:
         raise LoadError(_why(who, source, error, options)) from error
     if "device_map" not in options.model_kwargs:
         model.to(options.device)
     return _Loaded(_checked(model, who), tokenizer, str(source), folder, threading.RLock())
 
 
-def _given(source: tuple[Any, ...], who: str) -> _Loaded:
-    if len(source) != 2 or not callable(getattr(source[0], "forward", None)):  # noqa: PLR2004 - a pair
+def _given(source: Sequence[Any], who: str) -> _Loaded:
+    wanted = ("forward", "get_vocab")
+    if len(source) != len(wanted) or not all(map(hasattr, source, wanted)):
         msg = f"{who}: a loaded model is given as a tuple (model, tokenizer)"
         raise LoadError(msg)
     model, tokenizer = source
@@ -307,7 +309,7 @@ def _prompters(
         if own[at] is None and own[1 - at] is not None:
             logger.info("the %s has no chat template and borrows the other's", who)
     base, reasoner = (
-        ModelPrompter(each.tokenizer, own[at] or own[1 - at], kwargs[at] or {})
+        ModelPrompter(each.tokenizer, own[at] or own[1 - at], _settings(kwargs[at]))
         for at, each in enumerate(loaded)
     )
     return base, reasoner
@@ -320,16 +322,31 @@ def _template(given: str | Path | None) -> str | None:
         except OSError as error:
             msg = f"template: cannot read {str(given)!r}: {error.strerror or error}"
             raise LoadError(msg) from error
+    if given is not None and not isinstance(given, str):
+        msg = f"template: {given!r:.80} is neither Jinja text nor a Path to a file of it"
+        raise RequestError(msg)
     return given
 
 
-def _policy(given: DelegationPolicy | str | Path | None, folder: Path | None) -> DelegationPolicy | None:
+def _settings(given: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if given is not None and not isinstance(given, Mapping):
+        msg = f"template_kwargs: {given!r:.80} is not a mapping, such as {{'enable_thinking': True}}"
+        raise RequestError(msg)
+    return given or {}
+
+
+def _policy(
+    given: DelegationPolicy | Mapping[str, Any] | str | Path | None, folder: Path | None
+) -> DelegationPolicy | None:
     """The policy given, or the calibrated one beside the reasoner's weights."""
-    if isinstance(given, DelegationPolicy):
-        return given
-    path = Path(given) if given is not None else folder / POLICY_FILE if folder else None
-    if path is None or (given is None and not path.is_file()):
-        return None
+    if given is None:
+        path = folder / POLICY_FILE if folder else None
+        if path is None or not path.is_file():
+            return None
+    elif isinstance(given, str | Path):
+        path = Path(given)
+    else:
+        return DelegationPolicy.of(given)
     try:
         text = path.expanduser().read_text(encoding="utf-8")
     except OSError as error:

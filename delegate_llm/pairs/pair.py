@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from delegate_llm.decoding import SCHEDULES
 from delegate_llm.errors import PromptError, RequestError
@@ -20,6 +21,8 @@ from delegate_llm.trace import Decision, Generation, Trace, Usage
 __all__ = ("Pair", "Piece")
 
 logger = logging.getLogger(__name__)
+
+_SETTINGS: Final = frozenset(inspect.signature(Request.check).parameters) - {"policy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Pair:
         self,
         prompt: Prompt,
         *,
-        policy: DelegationPolicy | None = None,
+        policy: DelegationPolicy | Mapping[str, Any] | None = None,
         max_tokens: int = 512,
         temperature: float = 0.0,
         top_p: float = 1.0,
@@ -80,7 +83,7 @@ class Pair:
         Args:
             prompt: Text (read as it stands), a list of role/content messages (rendered by each model's
                 own chat template), or token ids.
-            policy: When the reasoner takes over; the pair's own by default.
+            policy: When the reasoner takes over, or the fields of such a policy; the pair's own by default.
             max_tokens: Tokens generated at most.
             temperature: 0 is greedy.
             top_p: Mass of the nucleus sampled from, in (0, 1].
@@ -98,6 +101,7 @@ class Pair:
 
         Raises:
             RequestError: If a setting is out of range.
+            PolicyError: If one of the policy is.
             PromptError: If the prompt is empty, too long or of a wrong type.
             GateError: If a gate of the policy raises.
             NumericsError: If a model returns NaN.
@@ -121,7 +125,7 @@ class Pair:
         self,
         prompts: Sequence[Prompt],
         *,
-        policy: DelegationPolicy | None = None,
+        policy: DelegationPolicy | Mapping[str, Any] | None = None,
         tools: Tools = None,
         **settings: Any,
     ) -> list[Generation]:
@@ -157,7 +161,7 @@ class Pair:
         self,
         prompt: Prompt,
         *,
-        policy: DelegationPolicy | None = None,
+        policy: DelegationPolicy | Mapping[str, Any] | None = None,
         tools: Tools = None,
         **settings: Any,
     ) -> Iterator[Piece | Generation]:
@@ -178,7 +182,7 @@ class Pair:
         prompt: Prompt,
         completion: str | Sequence[int],
         *,
-        policy: DelegationPolicy | None = None,
+        policy: DelegationPolicy | Mapping[str, Any] | None = None,
         tools: Tools = None,
     ) -> Trace:
         """Read a given text with both models, and say at every position what each would have said.
@@ -222,12 +226,11 @@ class Pair:
             reader, reader, self.vocabulary, self.prompter.alone(who), policy=DelegationPolicy(budget=0)
         )
 
-    def _request(self, policy: DelegationPolicy | None, **settings: Any) -> Request:
-        try:
-            return Request.check(policy=self.policy if policy is None else policy, **settings)
-        except TypeError as error:
-            msg = f"unknown setting: {error}"
-            raise RequestError(msg) from None
+    def _request(self, policy: DelegationPolicy | Mapping[str, Any] | None, **settings: Any) -> Request:
+        for name in settings.keys() - _SETTINGS:
+            msg = f"unknown setting {name!r}; there are {', '.join(sorted(_SETTINGS))}"
+            raise RequestError(msg)
+        return Request.check(policy=self.policy if policy is None else policy, **settings)
 
     def _row(self, prompt: Prompt, request: Request, tools: Tools, *, streaming: bool = False) -> Row:
         base, reasoner = prompts = self.prompter.ids(prompt, tools=tools)

@@ -61,14 +61,20 @@ class ModelPrompter:
 
     def text(self, text: str) -> list[int]:
         """Ids of text as it stands, behind the tokenizer's own beginning-of-sequence token, if any."""
-        return list(self._tokenizer(text).input_ids)
+        return self._ids(text)
 
     def plain(self, text: str) -> list[int]:
         """Ids of text and nothing added: templates write their special tokens out."""
-        return list(self._tokenizer(text, add_special_tokens=False).input_ids)
+        return self._ids(text, add_special_tokens=False)
 
     def messages(self, messages: Sequence[Mapping[str, Any]], tools: Tools) -> list[int]:
         """Ids of a conversation, up to where the answer starts."""
+        for each in messages:
+            if not isinstance(each.get("role"), str):
+                msg = (
+                    f"prompt: {dict(each)!r:.80} has no 'role'; a message is {{'role': ..., 'content': ...}}"
+                )
+                raise PromptError(msg)
         if self._template is None:
             msg = (
                 "prompt: messages need a chat template, and neither model has one; give the prompt as "
@@ -87,6 +93,15 @@ class ModelPrompter:
             msg = f"prompt: the chat template cannot render these messages: {error}"
             raise PromptError(msg) from error
         return self.plain(str(text))
+
+    def _ids(self, text: str, **options: Any) -> list[int]:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            msg = f"prompt: {text[error.start : error.end]!r} at character {error.start} is not Unicode text"
+            raise PromptError(msg) from None
+        # Not verbose: a text that is too long gets an error of ours.
+        return list(self._tokenizer(text, verbose=False, **options).input_ids)
 
 
 class TemplatePrompter:

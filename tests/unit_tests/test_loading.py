@@ -156,6 +156,8 @@ def test_an_adapter_that_does_not_fit_is_named(tmp_path: Path, adapter: Path) ->
         (Path("gone"), "gone"),
         (42, "42"),
         ((1, 2), r"\(model, tokenizer\)"),
+        ([], r"\(model, tokenizer\)"),
+        ((random_model("llama", 1), None), r"\(model, tokenizer\)"),
     ],
 )
 def test_missing_checkpoints(folders: tuple[Path, Path], name: Any, said: str) -> None:
@@ -235,6 +237,17 @@ def test_unknown_options_and_backends(folders: tuple[Path, Path]) -> None:
         load_pair(*folders, device="abacus")
     with pytest.raises(RequestError, match="devise"):
         load_pair(*folders, devise="cpu")
+    for given in (7, "int8", torch.int8):
+        with pytest.raises(RequestError, match=r"dtype: .*bfloat16"):
+            load_pair(*folders, dtype=given)
+    with pytest.raises(RequestError, match="template: 7"):
+        load_pair(*folders, reasoner_template=7)
+    with pytest.raises(RequestError, match="template_kwargs: 7"):
+        load_pair(*folders, base_template_kwargs=7)
+    with pytest.raises(PolicyError, match="policy: 7"):
+        load_pair(*folders, policy=7)
+    with pytest.raises(LoadError, match="no_such_setting"):
+        load_pair(*folders, model_kwargs={"no_such_setting": 1})
     with pytest.raises(LoadError, match=r"none\.jinja"):
         load_pair(*folders, base_template=Path("none.jinja"))
 

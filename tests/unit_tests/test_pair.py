@@ -18,6 +18,7 @@ from delegate_llm import (
     NumericsError,
     Pair,
     Piece,
+    PolicyError,
     PromptError,
     RequestError,
 )
@@ -43,16 +44,30 @@ from delegate_llm import (
         ({"trace": "some"}, "'some'.*'full'"),
         ({"draft": -1}, "draft: -1"),
         ({"policy": "strict"}, "policy: 'strict'"),
-        ({"policy": {"threshold": 1}}, "policy"),
+        ({"policy": {"threshold": -1}}, "threshold.*-1"),
     ],
 )
 def test_bad_settings(pair: Pair, settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(RequestError, match=said):
+    error = PolicyError if "policy" in settings else RequestError
+    with pytest.raises(error, match=said):
         pair.generate("a", **settings)
-    with pytest.raises(RequestError, match=said):
+    with pytest.raises(error, match=said):
         pair.generate_batch(["a"], **settings)
-    with pytest.raises(RequestError, match=said):
+    with pytest.raises(error, match=said):
         pair.stream("a", **settings)
+
+
+def test_unknown_settings_are_named(pair: Pair) -> None:
+    with pytest.raises(RequestError, match=r"'max_token'.*max_tokens"):
+        pair.generate_batch(["a"], max_token=3)
+    with pytest.raises(RequestError, match=r"'max_token'.*max_tokens"):
+        pair.stream("a", max_token=3)
+
+
+def test_a_policy_may_be_its_fields(pair: Pair) -> None:
+    settings = {"max_tokens": 20, "trace": "full"}
+    wanted = pair.generate("the", policy=DelegationPolicy(threshold=2.0, budget=3), **settings)
+    assert pair.generate("the", policy={"threshold": 2.0, "budget": 3}, **settings) == wanted
 
 
 def test_bad_batches(pair: Pair) -> None:

@@ -165,6 +165,10 @@ def test_a_gate_that_raises_is_named() -> None:
         ({"budget": "lots"}, "budget.*lots"),
         ({"gates": 3}, "gates"),
         ({"gates": {"phase": 1}}, "unknown gate 'phase'"),
+        ({"gates": "phase"}, "unknown gate 'phase'"),
+        ({"gates": ["entropy"]}, "above"),
+        ({"gates": [{"kind": "phase"}]}, "phase.*window"),
+        ({"gates": [{}]}, "no gate"),
         ({"gates": {"entropy": -2}}, "-2"),
         ({"version": 9}, "version"),
         ({"treshold": 1}, "treshold"),
@@ -205,6 +209,24 @@ def test_json_round_trip(policy: DelegationPolicy) -> None:
 def test_bad_json_is_refused(text: str) -> None:
     with pytest.raises(PolicyError):
         DelegationPolicy.from_json(text)
+
+
+def test_gates_by_name_by_setting_and_by_field() -> None:
+    wanted = (boundary(), window(3))
+    for written in (
+        ["boundary", {"window": 3}],
+        {"boundary": True, "window": 3},
+        [{"kind": "boundary"}, {"kind": "window", "first": 3}],
+        wanted,
+    ):
+        assert DelegationPolicy(gates=written).gates == wanted
+    assert DelegationPolicy(gates="boundary").gates == wanted[:1]
+
+
+def test_a_policy_may_be_given_by_its_fields() -> None:
+    assert DelegationPolicy.of({"threshold": 2.0, "budget": 3}) == DelegationPolicy(threshold=2.0, budget=3)
+    with pytest.raises(PolicyError, match="5 is neither"):
+        DelegationPolicy.of(5)  # type: ignore[arg-type]
 
 
 def test_callables_cannot_be_saved() -> None:
