@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Final, NoReturn, cast
+from typing import Final, NoReturn
 
 import torch
 from torch import Tensor
@@ -21,13 +21,14 @@ from delegate_llm.divergence import BASE_SIGNALS, DIVERGENCES, WEIGHED, log_prob
 from delegate_llm.errors import NumericsError
 from delegate_llm.foresight import patience
 from delegate_llm.pairs.seam import Session
+from delegate_llm.recall import Recall
 from delegate_llm.rows import Row, Vocabulary
 from delegate_llm.sampling import draw, uniform
 
 __all__ = ("SCHEDULES", "draft", "lockstep")
 
 # Probabilities that a CPU scores at a time: few enough that they stay in its cache from step to step.
-_CACHED: Final = 1 << 16
+_CACHED: Final = 1 << 18
 
 
 def lockstep(rows: Sequence[Row], base: Session, reasoner: Session) -> Iterator[None]:
@@ -67,9 +68,11 @@ def draft(rows: Sequence[Row], base: Session, reasoner: Session) -> Iterator[Non
     """
     rows = list(rows)
     bound = patience(base.cost, reasoner.cost)
+    recall: Recall | None = None
     while rows:
         if len(rows) == 1:
-            _run_ahead(rows[0], base)
+            recall = recall or Recall(base.block)
+            _run_ahead(rows[0], base, recall)
         else:
             _run_abreast(rows, base)
         if _is_time(rows, bound):
@@ -92,8 +95,7 @@ def propose(rows: Sequence[Row], logits: Tensor) -> None:
     request, vocabulary = rows[0].request, rows[0].vocabulary
     drawable = _drawable(logits, vocabulary)
     seeds, heads = [row.seed for row in rows], [row.head for row in rows]
-    # Ids are exact in float32 below 2**24, so one transfer from the device tells the host all it needs.
-    facts = [draw(drawable, request.sampling, seeds, heads).float()]
+    facts = [draw(drawable, request.sampling, seeds, heads)]
     signal = BASE_SIGNALS.get(request.policy.divergence)
     said: Tensor | None = None
     if any(row.listening or row.traced for row in rows):
@@ -105,7 +107,7 @@ def propose(rows: Sequence[Row], logits: Tensor) -> None:
             facts.append(signal(logp))
     else:
         facts.append(drawable.amax(-1))  # shows NaN and inf, as an entropy does
-    for at, (row, values) in enumerate(zip(rows, torch.stack(facts, 1).tolist(), strict=True)):
+    for at, (row, values) in enumerate(zip(rows, _on_host(facts), strict=True)):
         if not math.isfinite(values[1]):
             _no_number("base", values[1], row.head)
         if said is None or not (row.listening or row.traced):
@@ -151,13 +153,13 @@ def _width(row: Row) -> int:
     return max((at for at, each in enumerate(row.draft, 1) if each.asked), default=0)
 
 
-def _run_ahead(row: Row, base: Session) -> None:
+def _run_ahead(row: Row, base: Session, recall: Recall) -> None:
     """Draft one more position, and as many more as a guess at the base's words turns out right."""
     if _is_full(row):
         return
     sequence = row.base_sequence()
     room = min(row.room - row.head - 1, row.request.draft - len(row.draft))
-    guess = row.recall.guess(sequence, len(row.base_prompt) + len(row.tokens), room)
+    guess = recall.guess(sequence, len(row.base_prompt) + len(row.tokens), room)
     sequence += guess
     logits = base.read([sequence], last=1 + len(guess))[0]
     for right in range(1 + len(guess)):
@@ -167,7 +169,7 @@ def _run_ahead(row: Row, base: Session) -> None:
         if right == len(guess) or said != guess[right] or row.reason is not None or _is_full(row):
             break
     if guess:
-        row.recall.learn(right)
+        recall.learn(right, len(guess))
 
 
 def _run_abreast(rows: Sequence[Row], base: Session) -> None:
@@ -203,7 +205,7 @@ def _hear(reading: list[tuple[Row, int]], said: list[Tensor]) -> tuple[Iterator[
     return iter(scores), iter(heard)
 
 
-def _facts(row: Row, start: int, logits: Tensor) -> list[list[float]]:
+def _facts(row: Row, start: int, logits: Tensor) -> list[tuple[float, ...]]:
     """What the host has to know of the proposals from `start` on: token and score of each."""
     count, policy = len(logits), row.request.policy
     logits = logits.float()
@@ -217,8 +219,15 @@ def _facts(row: Row, start: int, logits: Tensor) -> list[list[float]]:
         kept = [each.said for each in row.draft[start : start + count] if each.said is not None]
         base = kept[0].unsqueeze(0) if count == 1 else torch.stack(kept)
         score = compare(base, log_probs(logits[:, : row.vocabulary.rows]).to(base.device))
-    table = torch.stack([drawn.float(), score.to(drawn.device)], 1)
-    return cast("list[list[float]]", table.tolist())
+    return _on_host([drawn, score.to(drawn.device)])
+
+
+def _on_host(columns: Sequence[Tensor]) -> list[tuple[float, ...]]:
+    """Columns `[N]` as `N` rows of numbers; from an accelerator, in a single transfer."""
+    if columns[0].device.type != "cpu":
+        # Ids are exact in float32 below 2**24.
+        columns = list(torch.stack([each.float() for each in columns]).cpu())
+    return list(zip(*(each.tolist() for each in columns), strict=True))
 
 
 def _drawable(logits: Tensor, vocabulary: Vocabulary) -> Tensor:

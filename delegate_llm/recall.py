@@ -14,20 +14,30 @@ from typing import Final
 
 __all__ = ("Recall",)
 
-_PAIR: Final = 2  # tokens that must have stood together before
-_AHEAD: Final = 7  # with the token before them a block of eight
-# Of a forward over one token: what a block costs more than that, on a CPU in float32. Less elsewhere.
-_PRICE: Final = 0.6
+# Tokens guessed where one, two, or more of the last tokens agree with an earlier place: with the token
+# before them, blocks of three, four and eight.
+_LENGTHS: Final = (2, 3, 7)
+_BLOCK: Final = 7
+# Where a block of eight costs more than this many forwards over one token on top, short guesses do not pay.
+_DEAR: Final = 0.3
 _MOST: Final = 4.0
 
 
 class Recall:
-    """Remembers, for one sequence, what followed each pair of tokens."""
+    """Remembers, for one sequence, what followed each token and each pair of tokens."""
 
-    def __init__(self) -> None:
-        """Start without a memory; it is built as the sequence is seen."""
-        self._after: dict[tuple[int, int], int] = {}
-        self._read = _PAIR
+    def __init__(self, price: float) -> None:
+        """Start without a memory; it is built as the sequence is seen.
+
+        Args:
+            price: What a forward over eight tokens costs more than one over a single token, in the latter.
+        """
+        self._price = price
+        # Alone, a token is a poor guide: it serves where a wrong guess costs next to nothing.
+        self._alike, self._lengths = (2, (_BLOCK,) * 3) if price > _DEAR else (1, _LENGTHS)
+        self._after_pair: dict[tuple[int, int], int] = {}
+        self._after: dict[int, int] = {}
+        self._read = 1
         self._credit = _MOST / 2
 
     def guess(self, sequence: Sequence[int], settled: int, most: int) -> Sequence[int]:
@@ -40,17 +50,36 @@ class Recall:
             settled: How many of these tokens are decided for good; the others are not remembered.
             most: How many guesses are wanted at most.
         """
-        for at in range(self._read, settled):
-            self._after[sequence[at - 2], sequence[at - 1]] = at
-        self._read = max(self._read, settled)
-        if len(sequence) < _PAIR or most < 1:
+        self._remember(sequence, settled)
+        at = self._precedent(sequence)
+        wanted = self._alike + math.ceil(max(0.0, -self._credit))
+        agreed = _agreed(sequence, at, max(wanted, len(self._lengths)))
+        if most < 1 or agreed < wanted:
             return ()
-        at = self._after.get((sequence[-2], sequence[-1]), 0)
-        alike = _PAIR + math.ceil(max(0.0, -self._credit))
-        if at < alike or sequence[at - alike : at] != sequence[-alike:]:
-            return ()
-        return sequence[at : at + min(most, _AHEAD)]
+        length = self._lengths[min(agreed, len(self._lengths)) - 1]
+        return sequence[at : at + min(most, length)]
 
-    def learn(self, right: int) -> None:
+    def learn(self, right: int, guessed: int) -> None:
         """See how many tokens of a guess the base said itself."""
-        self._credit = min(_MOST, self._credit + right - _PRICE)
+        self._credit = min(_MOST, self._credit + right - self._price * guessed / _BLOCK)
+
+    def _remember(self, sequence: Sequence[int], settled: int) -> None:
+        for at in range(self._read, settled):
+            self._after[sequence[at - 1]] = at
+            if at > 1:
+                self._after_pair[sequence[at - 2], sequence[at - 1]] = at
+        self._read = max(self._read, settled)
+
+    def _precedent(self, sequence: Sequence[int]) -> int:
+        """Where the sequence has stood as at its end before; 0 if it has not."""
+        if len(sequence) > 1 and (at := self._after_pair.get((sequence[-2], sequence[-1]))):
+            return at
+        return self._after.get(sequence[-1], 0) if sequence else 0
+
+
+def _agreed(sequence: Sequence[int], at: int, most: int) -> int:
+    """How many tokens before `at` are those at the end of the sequence, counted up to `most`."""
+    count = 0
+    while count < min(most, at) and sequence[at - 1 - count] == sequence[-1 - count]:
+        count += 1
+    return count

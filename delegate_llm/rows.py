@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 from delegate_llm.foresight import Foresight
 from delegate_llm.gates import GateView
 from delegate_llm.policy import Referee, Standing
-from delegate_llm.recall import Recall
 from delegate_llm.text import AnswerText
 from delegate_llm.trace import Decision, Summary, Trace
 
@@ -83,7 +82,6 @@ class Row:
     reason: FinishReason | None = None
     changed: int = 0
     foresight: Foresight = field(init=False)
-    recall: Recall = field(default_factory=Recall)
     text: AnswerText = field(init=False)
     standing: Standing = field(init=False)
     ahead: Standing = field(init=False)

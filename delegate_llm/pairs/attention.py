@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ("GroupedAttention",)
 
 _NAME: Final = "delegate_llm_grouped_sdpa"
+# Where a configuration keeps its choice. The property over it takes as long as a small forward's bookkeeping.
+_FIELD: Final = "_attn_implementation_internal"
 _SHORT: Final = 16  # tokens; over longer blocks the kernel is as fast without
 
 
@@ -72,16 +74,15 @@ class GroupedAttention:
 
     def __init__(self, model: PreTrainedModel) -> None:
         """Look at the model once; where it is not on a CPU or attends in another way, do nothing."""
-        self._config = model.config.get_text_config(decoder=True)
+        self._fields = model.config.get_text_config(decoder=True).__dict__
         self._applies = (
-            self._config._attn_implementation == "sdpa"  # noqa: SLF001 - no public name
-            and model.get_input_embeddings().weight.device.type == "cpu"
+            self._fields.get(_FIELD) == "sdpa" and model.get_input_embeddings().weight.device.type == "cpu"
         )
 
     def __enter__(self) -> None:
         if self._applies:
-            self._config._attn_implementation = _NAME  # noqa: SLF001
+            self._fields[_FIELD] = _NAME
 
     def __exit__(self, *_: object) -> None:
         if self._applies:
-            self._config._attn_implementation = "sdpa"  # noqa: SLF001
+            self._fields[_FIELD] = "sdpa"

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import torch
+
 from delegate_llm.decoding import SCHEDULES
 from delegate_llm.errors import PromptError, RequestError
 from delegate_llm.pairs.prompts import Prompt, Prompter, Tools, Who
@@ -276,14 +278,15 @@ class Pair:
         if not rows:
             return []
         meters, steps = self._steps(rows)
-        for _ in steps:
-            pass
+        with torch.inference_mode():
+            for _ in steps:
+                pass
         return [_generation(row, *meter) for row, meter in zip(rows, meters, strict=True)]
 
     def _pieces(self, row: Row) -> Iterator[Piece | Generation]:
         meters, steps = self._steps([row])
         shown = told = 0
-        for _ in steps:
+        while _advance(steps):
             safe = row.text.safe()
             if safe > shown:
                 yield Piece(row.text.text[shown:safe], tuple(row.decisions[told:]))
@@ -291,6 +294,12 @@ class Pair:
         if shown < len(row.text.text) or told < len(row.decisions):
             yield Piece(row.text.text[shown:], tuple(row.decisions[told:]))
         yield _generation(row, *meters[0])
+
+
+def _advance(steps: Iterator[None]) -> bool:
+    """Take one step, if there is one. The mode is the thread's, so none is held from step to step."""
+    with torch.inference_mode():
+        return next(steps, steps) is None
 
 
 def _left(who: str, prompt: list[int], context: int | None) -> int:

@@ -81,6 +81,7 @@ class _ScriptedSession:
         self.script = script
         self.size = size
         self.cost = 1.0
+        self.block = 0.0
         self.meters = [Meter() for _ in range(rows)]
 
     def read(self, sequences: Sequence[Sequence[int] | None], last: int | Sequence[int] = 1) -> Tensor:

@@ -35,6 +35,9 @@ class Session(Protocol):
     """One a row, in order."""
     cost: float
     """Of one step, in a unit that the two models of a pair share."""
+    block: float
+    """What reading eight tokens costs more than reading one, in reads of one; near 0 where the weights'
+    way from memory is the limit."""
 
     def read(self, sequences: Sequence[Sequence[int] | None], last: int | Sequence[int] = 1) -> Tensor:
         """Read up to the end of each sequence.

@@ -61,9 +61,11 @@ class TransformersReader:
         self.attention = GroupedAttention(model)
         self.device = model.get_input_embeddings().weight.device
         self.rows = _logit_rows(model)
-        # Blocks of one row come in multiples of it: on a CPU, torch's float32 products over 10 or 14 tokens
-        # take longer than over 12 or 16.
-        self.stride = 4 if self.device.type == "cpu" and model.dtype == torch.float32 else 1
+        # On a CPU, torch's float32 products over one token are cheap beside those over a few, and over 10 or
+        # 14 tokens they take longer than over 12 or 16: blocks of one row come in multiples of `stride`.
+        self.stride, self.block = (
+            (4, 0.5) if self.device.type == "cpu" and model.dtype == torch.float32 else (1, 0.2)
+        )
         text_config = model.config.get_text_config(decoder=True)
         self.context: int | None = getattr(text_config, "max_position_embeddings", None)
         self.accepts = frozenset(inspect.signature(model.forward).parameters)
@@ -87,16 +89,16 @@ class TransformersReader:
         """A fresh session; of one row only where the model's layers cannot be masked by row."""
         return _RowSession(self, rows) if self.rewinds else _StateSession(self)
 
-    @torch.inference_mode()
     def forward(self, ids: Tensor, cache: DynamicCache, keep: int, **inputs: Any) -> Tensor:
         """Run a block `[rows, width]`; raw logits of its last `keep` columns."""
-        inputs = {key: value for key, value in inputs.items() if key in self.accepts and value is not None}
+        inputs = {key: value for key, value in inputs.items() if key in self.accepts}
         if "logits_to_keep" in self.accepts:
             inputs["logits_to_keep"] = keep
-        with self.lock, self.role(), self.attention:
-            output = self.model(input_ids=ids, use_cache=True, **{self.slot: cache}, **inputs)
-        logits: Tensor = output.logits[:, -keep:]
-        return logits
+        # A whole step of decoding is in that mode already; entering it is not free.
+        mode = contextlib.nullcontext() if torch.is_inference_mode_enabled() else torch.inference_mode()
+        with mode, self.lock, self.role(), self.attention:
+            logits: Tensor = self.model(input_ids=ids, use_cache=True, **{self.slot: cache}, **inputs).logits
+            return logits if logits.shape[1] == keep else logits[:, -keep:]
 
 
 class _RowSession:
@@ -105,6 +107,7 @@ class _RowSession:
     def __init__(self, reader: TransformersReader, rows: int) -> None:
         self.reader = reader
         self.cost = reader.costs.step
+        self.block = reader.block
         self.meters = [Meter() for _ in range(rows)]
         self.cache = RowCache(rows, reader.sliding)
         self.held: list[list[int]] = [[] for _ in range(rows)]
@@ -145,16 +148,16 @@ class _RowSession:
         counts = [len(each) for each in new]
         width, starts = max(counts), list(cache.lengths)
         block = [[0] * (width - len(each)) + each for each in new]
-        firsts = [start + count - width for start, count in zip(starts, counts, strict=True)]
-        positions = [[max(0, first + column) for column in range(width)] for first in firsts]
+        inputs: dict[str, Tensor] = {}
         mask = cache.plan_next(counts, width, reader.device)
-        logits = reader.forward(
-            torch.tensor(block, device=reader.device),
-            cache,
-            keep,
-            position_ids=torch.tensor(positions, device=reader.device),
-            attention_mask=mask,
-        )
+        if mask is not None:  # else the model's own mask and positions are right
+            firsts = [start + count - width for start, count in zip(starts, counts, strict=True)]
+            positions = [[max(0, first + column) for column in range(width)] for first in firsts]
+            inputs = {
+                "attention_mask": mask,
+                "position_ids": torch.tensor(positions, device=reader.device),
+            }
+        logits = reader.forward(torch.tensor(block, device=reader.device), cache, keep, **inputs)
         cache.commit(counts)
         for row, each in enumerate(new):
             self.held[row] += each
@@ -168,6 +171,7 @@ class _StateSession:
     def __init__(self, reader: TransformersReader) -> None:
         self.reader = reader
         self.cost = reader.costs.step
+        self.block = reader.block
         self.meters = [Meter()]
         self.cache = DynamicCache(config=reader.model.config)
         self.held: list[int] = []

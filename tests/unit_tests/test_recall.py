@@ -13,12 +13,15 @@ from delegate_llm.pairs.scripted import scripted_pair
 from delegate_llm.recall import Recall
 
 SONG = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+CHEAP, DEAR = 0.1, 0.5
+"""What a block of eight costs more than one token."""
 
 
-def test_what_followed_before_is_guessed_again() -> None:
-    said = [*SONG, 90, 91, 2, 3]
-    assert Recall().guess(said, len(said), 99) == [4, 5, 6, 7, 8, 9, 10]
-    assert Recall().guess(said, len(said), 2) == [4, 5]
+@pytest.mark.parametrize("price", [CHEAP, DEAR])
+def test_what_followed_before_is_guessed_again(price: float) -> None:
+    said = [*SONG, 90, 1, 2, 3]
+    assert Recall(price).guess(said, len(said), 99) == [4, 5, 6, 7, 8, 9, 10]
+    assert Recall(price).guess(said, len(said), 2) == [4, 5]
 
 
 @pytest.mark.parametrize(
@@ -26,41 +29,62 @@ def test_what_followed_before_is_guessed_again() -> None:
     [([], 5), ([1], 5), ([1, 2], 5), ([1, 2, 3], 5), ([1, 2, 1, 2], 0), ([1, 2, 1, 2], -3)],
 )
 def test_without_a_precedent_or_room_nothing_is_guessed(said: list[int], most: int) -> None:
-    assert not Recall().guess(said, len(said), most)
+    for price in (CHEAP, DEAR):
+        assert not Recall(price).guess(said, len(said), most)
+
+
+def test_the_more_tokens_agree_the_more_is_guessed() -> None:
+    for end, cheap, dear in (
+        ([90, 3], [4, 5], []),
+        ([90, 2, 3], [4, 5, 6], [4, 5, 6, 7, 8, 9, 10]),
+        ([1, 2, 3], [4, 5, 6, 7, 8, 9, 10], [4, 5, 6, 7, 8, 9, 10]),
+    ):
+        said = [*SONG, 91, *end]
+        assert list(Recall(CHEAP).guess(said, len(said), 9)) == cheap
+        assert list(Recall(DEAR).guess(said, len(said), 9)) == dear
 
 
 def test_the_latest_precedent_counts() -> None:
     said = [1, 2, 5, 1, 2, 6, 1, 2]
-    assert Recall().guess(said, len(said), 1) == [6]
+    assert Recall(DEAR).guess(said, len(said), 1) == [6]
 
 
 def test_drafts_are_guessed_from_but_not_remembered() -> None:
-    recall = Recall()
+    recall = Recall(DEAR)
     assert not recall.guess([1, 2, 3, 7, 8, 9], 3, 5)
     assert not recall.guess([1, 2, 3, 4, 7, 8], 4, 5)  # 9 after 7, 8 was only drafted
     assert recall.guess([1, 2, 3, 4, 1, 2], 4, 5) == [3, 4, 1, 2]
 
 
-def test_wrong_guesses_need_more_tokens_to_agree() -> None:
-    recall = Recall()
+@pytest.mark.parametrize("price", [CHEAP, DEAR])
+def test_wrong_guesses_need_more_tokens_to_agree(price: float) -> None:
+    recall = Recall(price)
     said = [*SONG, 91, 2, 3]
     assert recall.guess(said, len(said), 9)
-    for _ in range(6):
-        recall.learn(0)
+    for _ in range(round(4 / price)):
+        recall.learn(0, 7)
     assert not recall.guess(said, len(said), 9)
     longer = [*said, *SONG[:8]]
     assert recall.guess(longer, len(longer), 9) == [9, 10, 11, 12, 91, 2, 3]
-    recall.learn(7)
+    recall.learn(7, 7)
     longer = [*longer, 80, 2, 3]
-    assert recall.guess(longer, len(longer), 9) == [4, 5, 6, 7, 8, 80, 2]
+    assert recall.guess(longer, len(longer), 3) == [4, 5, 6]
 
 
-@given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 9))
-def test_a_guess_is_what_stood_behind_the_last_two_tokens(said: list[int], most: int) -> None:
-    guess = list(Recall().guess(said, len(said), most))
+@given(
+    st.lists(st.integers(0, 3), max_size=60),
+    st.integers(0, 9),
+    st.sampled_from([(CHEAP, 1), (DEAR, 2)]),
+    st.integers(0, 60),
+)
+def test_a_guess_is_what_stood_behind_the_last_tokens(
+    said: list[int], most: int, kind: tuple[float, int], settled: int
+) -> None:
+    price, alike = kind
+    guess = list(Recall(price).guess(said, min(settled, len(said)), most))
     assert len(guess) <= most
     if guess:
-        wanted = [*said[-2:], *guess]
+        wanted = [*said[-alike:], *guess]
         assert any(said[at : at + len(wanted)] == wanted for at in range(len(said)))
 
 
