@@ -17,7 +17,7 @@ from typing import Final, NoReturn
 import torch
 from torch import Tensor
 
-from delegate_llm.divergence import BASE_SIGNALS, DIVERGENCES, WEIGHED, log_probs, surprise
+from delegate_llm.divergence import BASE_SIGNALS, DIVERGENCES, WEIGHED, log_probs, surprise_
 from delegate_llm.errors import NumericsError
 from delegate_llm.foresight import patience
 from delegate_llm.pairs.seam import Session
@@ -99,10 +99,10 @@ def propose(rows: Sequence[Row], logits: Tensor) -> None:
     signal = BASE_SIGNALS.get(request.policy.divergence)
     said: Tensor | None = None
     if any(row.listening or row.traced for row in rows):
-        logp = log_probs(logits[:, : vocabulary.rows])
+        logp = log_probs(_leading(logits, vocabulary.rows))
         probs = logp.exp()
-        said = probs if request.policy.divergence in WEIGHED else logp
-        facts.append(surprise(probs, logp))
+        said, scratch = (probs, logp) if request.policy.divergence in WEIGHED else (logp, probs)
+        facts.append(surprise_(scratch, said))
         if signal is not None:
             facts.append(signal(logp))
     else:
@@ -218,7 +218,7 @@ def _facts(row: Row, start: int, logits: Tensor) -> list[tuple[float, ...]]:
     else:
         kept = [each.said for each in row.draft[start : start + count] if each.said is not None]
         base = kept[0].unsqueeze(0) if count == 1 else torch.stack(kept)
-        score = compare(base, log_probs(logits[:, : row.vocabulary.rows]).to(base.device))
+        score = compare(base, log_probs(_leading(logits, row.vocabulary.rows)).to(base.device))
     return _on_host([drawn, score.to(drawn.device)])
 
 
@@ -232,11 +232,16 @@ def _on_host(columns: Sequence[Tensor]) -> list[tuple[float, ...]]:
 
 def _drawable(logits: Tensor, vocabulary: Vocabulary) -> Tensor:
     """The logits of ids that are tokens; a padding id is never chosen."""
-    logits = logits[:, : vocabulary.size]
+    logits = _leading(logits, vocabulary.size)
     if vocabulary.holes:
         holes = torch.tensor(vocabulary.holes, device=logits.device)
         logits = logits.index_fill(1, holes, -torch.inf)
     return logits
+
+
+def _leading(logits: Tensor, count: int) -> Tensor:
+    """The first `count` columns; a view costs time even where it is the whole."""
+    return logits if logits.shape[1] == count else logits[:, :count]
 
 
 def _no_number(who: str, value: float, position: int) -> NoReturn:

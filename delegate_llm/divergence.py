@@ -26,7 +26,7 @@ __all__ = (
     "log_probs",
     "nll_gap",
     "reverse_kl",
-    "surprise",
+    "surprise_",
     "top1",
     "tv",
 )
@@ -47,19 +47,18 @@ def log_probs(logits: Tensor) -> Tensor:
     return torch.log_softmax(logits.float(), dim=-1).clamp_min_(FLOOR)
 
 
-def surprise(probs: Tensor, reasoner: Tensor) -> Tensor:
-    """`-sum_y p(y) log q(y)`, in nats, from probabilities `p` and log-probabilities `log q`.
+def surprise_(scratch: Tensor, other: Tensor) -> Tensor:
+    """`-sum_y p(y) log q(y)`, in nats, from `p` and `log q`, in either order; the first is overwritten.
 
-    The cross-entropy of two models, and the entropy of one: exponentials are what these cost, and `p`
-    serves both.
+    The cross-entropy of two models, and the entropy of one: exponentials and fresh memory are what these
+    cost, and `p` serves both.
     """
-    mean: Tensor = torch.linalg.vecdot(probs, reasoner)
-    return mean.neg_()
+    return scratch.mul_(other).sum(-1).neg_()
 
 
 def cross_entropy(base: Tensor, reasoner: Tensor) -> Tensor:
     """`CE(p, q) = -sum_y p(y) log q(y)` = KL(p‖q) + H(p), in nats; never below the base's entropy."""
-    return surprise(base.exp(), reasoner)
+    return surprise_(base.exp(), reasoner)
 
 
 def reverse_kl(base: Tensor, reasoner: Tensor) -> Tensor:
@@ -92,7 +91,7 @@ def nll_gap(base: Tensor, reasoner: Tensor) -> Tensor:
 
 def entropy(base: Tensor) -> Tensor:
     """`H(p) = -sum_y p(y) log p(y)`, in nats: a signal that needs no reasoner."""
-    return surprise(base.exp(), base)
+    return surprise_(base.exp(), base)
 
 
 def top1(base: Tensor) -> Tensor:
@@ -110,8 +109,11 @@ DIVERGENCES: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
 }
 """The divergences by name; these ask the reasoner for its distribution."""
 
-WEIGHED: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {"cross_entropy": surprise}
-"""Those that need no more of the base than its probabilities: the same scores, from `p` and `log q`."""
+WEIGHED: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
+    "cross_entropy": lambda probs, reasoner: surprise_(reasoner, probs)
+}
+"""Those that need no more of the base than its probabilities: the same scores, from `p` and a `log q` that
+is overwritten."""
 
 BASE_SIGNALS: Final[dict[str, Callable[[Tensor], Tensor]]] = {"entropy": entropy, "top1": top1}
 """Controls that the base decides alone; the reasoner is asked only where it takes over."""
