@@ -45,7 +45,7 @@ class Plan:
     it found, by round."""
     tested: int
     """Test problems in each format, at the end."""
-    tries: int = 4
+    tries: int = 8
     """How often an unsolved problem is attempted in a round."""
     base_rate: float = 3e-3
     round_rate: float = 1e-3
@@ -55,7 +55,7 @@ FULL: Final = Plan(
     pool=40_000,
     base_steps=1650,
     textbooks=range(800, 1350),
-    rounds=((800, 300), (1000, 300), (1000, 300), (1500, 300), (1500, 600)),
+    rounds=((800, 300), (1000, 300), (1000, 300), (1500, 300), (1500, 600), (4000, 900)),
     tested=500,
 )
 QUICK: Final = Plan(pool=500, base_steps=40, textbooks=range(0), rounds=((32, 10), (32, 10)), tested=32)
