@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -54,6 +54,9 @@ class Request:
             RequestError: Naming the setting, the value, and what would do.
             PolicyError: The same for a setting of the policy.
         """
+        if not isinstance(policy, DelegationPolicy | Mapping):
+            msg = f"policy: {policy!r:.80} is neither a DelegationPolicy nor a mapping of its fields"
+            raise RequestError(msg)
         temperature = _number("temperature", temperature, low=0.0)
         return cls(
             policy=DelegationPolicy.of(policy),

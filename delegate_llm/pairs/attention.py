@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ("GroupedAttention",)
 
 _NAME: Final = "delegate_llm_grouped_sdpa"
-# Where a configuration keeps its choice. The property over it takes as long as a small forward's bookkeeping.
+# Where a configuration keeps its choice; the property over it does more than is needed twice a forward.
 _FIELD: Final = "_attn_implementation_internal"
 _SHORT: Final = 16  # tokens; over longer blocks the kernel is as fast without
 

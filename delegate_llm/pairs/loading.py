@@ -144,10 +144,12 @@ def _dtype(dtype: str | torch.dtype | None, device: str) -> Any:
 
 
 def _is_same(base: Source, reasoner: Source, revision: str | None, other: str | None) -> bool:
-    loaded = [source for source in (base, reasoner) if isinstance(source, tuple | list)]
-    if loaded:
-        return len(loaded) == 2 and all(loaded) and loaded[0][0] is loaded[1][0]  # noqa: PLR2004 - both
-    return str(base) == str(reasoner) and revision == other
+    models = [
+        source[0] if isinstance(source, tuple | list) and source else None for source in (base, reasoner)
+    ]
+    if models == [None, None]:
+        return str(base) == str(reasoner) and revision == other
+    return models[0] is models[1]
 
 
 def _load(source: Source, who: str, revision: str | None, options: _Options) -> _Loaded:

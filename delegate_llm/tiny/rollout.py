@@ -147,9 +147,10 @@ def _rollout(
         [[1] * len(prefix) + [0] * (width - len(row.ids)) + [1] * len(row.ids) for row in rows]
     )
     cache = shared_prefix(model, prefix, len(rows))
+    slot = cache_argument(model)
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, len(prefix) :]
     while live:
-        logits = _forward(model, ids, mask, positions, cache)
+        logits = _forward(model, ids, mask, positions, {slot: cache})
         for row, token in zip(live, draw(logits), strict=True):
             if not row.ended:
                 row.take(token, eos)
@@ -163,14 +164,16 @@ def _rollout(
         mask = torch.cat([mask, torch.ones(len(live), 1, dtype=mask.dtype)], dim=1)
 
 
-def _forward(model: Model, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
+def _forward(
+    model: Model, ids: Tensor, mask: Tensor, positions: Tensor, cache: dict[str, DynamicCache]
+) -> Tensor:
     """Logits after the last token of each row, [R, V]; the cache grows in place."""
     output = model(
         input_ids=ids,
         attention_mask=mask,
         position_ids=positions,
         logits_to_keep=1,
-        **{cache_argument(model): cache},
+        **cache,
     )
     logits: Tensor = output.logits[:, -1].float()
     return logits

@@ -226,7 +226,7 @@ def test_gates_by_name_by_setting_and_by_field() -> None:
 def test_a_policy_may_be_given_by_its_fields() -> None:
     assert DelegationPolicy.of({"threshold": 2.0, "budget": 3}) == DelegationPolicy(threshold=2.0, budget=3)
     with pytest.raises(PolicyError, match="5 is neither"):
-        DelegationPolicy.of(5)  # type: ignore[arg-type]
+        DelegationPolicy.of(5)
 
 
 def test_callables_cannot_be_saved() -> None:
