@@ -12,17 +12,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import torch
 from torch import Tensor
 
-from delegate_llm.divergence import BASE_SIGNALS, DIVERGENCES, WEIGHED, log_probs, surprise_
+from delegate_llm.divergence import BASE_SIGNALS, DIVERGENCES, FLOOR, WEIGHED, log_probs, surprise_
 from delegate_llm.errors import NumericsError
 from delegate_llm.foresight import patience
 from delegate_llm.pairs.seam import Session
 from delegate_llm.recall import Recall
-from delegate_llm.rows import Row, Vocabulary
+from delegate_llm.rows import Heard, Likelihood, Row, Vocabulary
 from delegate_llm.sampling import draw, uniform
 
 __all__ = ("SCHEDULES", "draft", "lockstep")
@@ -55,8 +55,8 @@ def draft(rows: Sequence[Row], base: Session, reasoner: Session) -> Iterator[Non
 
     A row drafts until its base is unsure, for that is where takeovers fall; drafting less or more never
     changes what is decided. The last proposal of a draft has not been read by the base yet, so a takeover
-    there wastes nothing. A row that stands alone also has the base read guesses at its next words, so that
-    one forward may draft several positions.
+    there wastes nothing. A row that stands alone also has the base read guesses at its next words, or what a
+    grammar leaves no choice about, so that one forward may draft several positions.
 
     Args:
         rows: The answers to write; each ends with a `reason`.
@@ -91,8 +91,9 @@ def propose(rows: Sequence[Row], logits: Tensor) -> None:
         rows: `R` rows.
         logits: The base's raw logits `[R, V]` there.
     """
-    logits = logits.float()  # once, for the draw and the score alike
     request, vocabulary = rows[0].request, rows[0].vocabulary
+    allowed = _allowed(rows, logits.device)
+    logits = _within(logits.float(), allowed)  # once, for the draw and the score alike
     drawable = _drawable(logits, vocabulary)
     seeds, heads = [row.seed for row in rows], [row.head for row in rows]
     facts = [draw(drawable, request.sampling, seeds, heads)]
@@ -107,24 +108,25 @@ def propose(rows: Sequence[Row], logits: Tensor) -> None:
             facts.append(signal(logp))
     else:
         facts.append(drawable.amax(-1))  # shows NaN and inf, as an entropy does
+    likely = _likelihoods(drawable, facts[0], request.logprobs)
     for at, (row, values) in enumerate(zip(rows, _on_host(facts), strict=True)):
+        more: dict[str, Any] = {"allowed": allowed[at], "likelihood": likely[at]}
         if not math.isfinite(values[1]):
             _no_number("base", values[1], row.head)
         if said is None or not (row.listening or row.traced):
-            row.propose(int(values[0]), None, None, None)
+            row.propose(int(values[0]), None, None, None, **more)
             continue
         score = values[2] if signal is not None else None
         if request.policy.divergence == "random":
             score = uniform(row.seed, row.head)
-        row.propose(int(values[0]), values[1], said[at], score)
+        row.propose(int(values[0]), values[1], said[at], score, **more)
 
 
 def ask(rows: Sequence[Row], reasoner: Session) -> None:
     """Let the reasoner read the drafts where it is asked, and settle every draft."""
     widths = [_width(row) for row in rows]
     reading = [(row, width) for row, width in zip(rows, widths, strict=True) if width]
-    scores: Iterator[float] = iter(())
-    heard: Iterator[int] = iter(())
+    heard: Iterator[Heard] = iter(())
     if reading:
         logits = reasoner.read(
             [
@@ -134,9 +136,9 @@ def ask(rows: Sequence[Row], reasoner: Session) -> None:
             last=widths,
         )
         said = [logits[at, -width:] for at, width in enumerate(widths) if width]
-        scores, heard = _hear(reading, said)
+        heard = _hear(reading, said)
     for row, width in zip(rows, widths, strict=True):
-        row.settle(list(islice(scores, width)), list(islice(heard, width)))
+        row.settle(list(islice(heard, width)))
 
 
 def retain(rows: list[Row], base: Session, reasoner: Session) -> list[Row]:
@@ -159,7 +161,8 @@ def _run_ahead(row: Row, base: Session, recall: Recall) -> None:
         return
     sequence = row.base_sequence()
     room = min(row.room - row.head - 1, row.request.draft - len(row.draft))
-    guess = recall.guess(sequence, len(row.base_prompt) + len(row.tokens), room)
+    forced = row.guide.forced(row.answer_ahead())[: max(0, room)] if row.guide else []
+    guess = forced or recall.guess(sequence, len(row.base_prompt) + len(row.tokens), room)
     sequence += guess
     logits = base.read([sequence], last=1 + len(guess))[0]
     for right in range(1 + len(guess)):
@@ -168,7 +171,7 @@ def _run_ahead(row: Row, base: Session, recall: Recall) -> None:
         row.settle_unasked()
         if right == len(guess) or said != guess[right] or row.reason is not None or _is_full(row):
             break
-    if guess:
+    if guess and not forced:
         recall.learn(right, len(guess))
 
 
@@ -184,31 +187,27 @@ def _run_abreast(rows: Sequence[Row], base: Session) -> None:
         row.settle_unasked()
 
 
-def _hear(reading: list[tuple[Row, int]], said: list[Tensor]) -> tuple[Iterator[float], Iterator[int]]:
-    """Scores and the reasoner's own draws at the leading proposals of every row, row after row.
+def _hear(reading: list[tuple[Row, int]], said: list[Tensor]) -> Iterator[Heard]:
+    """The reasoner's word on the leading proposals of every row, row after row.
 
     Args:
         reading: Rows, and how many of their proposals were read.
         said: For each, the reasoner's raw logits `[width, V]`.
     """
-    scores: list[float] = []
-    heard: list[int] = []
     for (row, width), logits in zip(reading, said, strict=True):
         # On a CPU, as many distributions at a time as a cache holds; elsewhere all at once.
         step = max(1, _CACHED // logits.shape[-1]) if logits.device.type == "cpu" else width
         for start in range(0, width, step):
-            for at, (token, value) in enumerate(_facts(row, start, logits[start : start + step]), start):
-                if not math.isfinite(value):
-                    _no_number("reasoner", value, len(row.tokens) + at)
-                heard.append(int(token))
-                scores.append(value)
-    return iter(scores), iter(heard)
+            for at, word in enumerate(_words(row, start, logits[start : start + step]), start):
+                if not math.isfinite(word.score):
+                    _no_number("reasoner", word.score, len(row.tokens) + at)
+                yield word
 
 
-def _facts(row: Row, start: int, logits: Tensor) -> list[tuple[float, ...]]:
-    """What the host has to know of the proposals from `start` on: token and score of each."""
+def _words(row: Row, start: int, logits: Tensor) -> list[Heard]:
+    """What the host has to know of the proposals from `start` on."""
     count, policy = len(logits), row.request.policy
-    logits = logits.float()
+    logits = _within(logits.float(), [each.allowed for each in row.draft[start : start + count]])
     drawable = _drawable(logits, row.vocabulary)
     first = len(row.tokens) + start
     drawn = draw(drawable, row.request.sampling, [row.seed] * count, list(range(first, first + count)))
@@ -219,7 +218,44 @@ def _facts(row: Row, start: int, logits: Tensor) -> list[tuple[float, ...]]:
         kept = [each.said for each in row.draft[start : start + count] if each.said is not None]
         base = kept[0].unsqueeze(0) if count == 1 else torch.stack(kept)
         score = compare(base, log_probs(_leading(logits, row.vocabulary.rows)).to(base.device))
-    return _on_host([drawn, score.to(drawn.device)])
+    likely = _likelihoods(drawable, drawn, row.request.logprobs)
+    facts = _on_host([drawn, score.to(drawn.device)])
+    return [Heard(int(token), value, each) for (token, value), each in zip(facts, likely, strict=True)]
+
+
+def _allowed(rows: Sequence[Row], device: torch.device) -> list[Tensor | None]:
+    """What the grammar of each row allows at the head of its draft."""
+    return [
+        None if row.guide is None else torch.from_numpy(row.guide.allowed(row.answer_ahead())).to(device)
+        for row in rows
+    ]
+
+
+def _within(logits: Tensor, allowed: Sequence[Tensor | None]) -> Tensor:
+    """Logits `[R, V]` with `-inf` where a grammar does not let a row go; all rows have one, or none."""
+    masks = [each for each in allowed if each is not None]
+    if not masks:
+        return logits
+    mask = torch.stack(masks).to(logits.device)
+    within = torch.full_like(logits, -torch.inf)
+    width = min(logits.shape[1], mask.shape[1])
+    within[:, :width] = logits[:, :width].where(mask[:, :width], -torch.inf)
+    return within
+
+
+def _likelihoods(drawable: Tensor, drawn: Tensor, top: int | None) -> Sequence[Likelihood | None]:
+    """How probable the drawn tokens `[R]` are, with the `top` most probable ones; None if `top` is."""
+    if top is None:
+        return [None] * len(drawable)
+    logp = log_probs(drawable)
+    chosen = logp.gather(-1, drawn.unsqueeze(-1)).squeeze(-1).tolist()
+    values, ids = (each.tolist() for each in logp.topk(min(top, logp.shape[-1]), dim=-1))
+    # A grammar leaves some tokens out, and they are no alternatives.
+    best = [
+        [pair for pair in zip(*each, strict=True) if pair[1] > FLOOR / 2]
+        for each in zip(ids, values, strict=True)
+    ]
+    return [Likelihood(*each) for each in zip(chosen, best, strict=True)]
 
 
 def _on_host(columns: Sequence[Tensor]) -> list[tuple[float, ...]]:

@@ -18,6 +18,7 @@ from torch import Tensor
 __all__ = (
     "BASE_SIGNALS",
     "DIVERGENCES",
+    "FLOOR",
     "WEIGHED",
     "cross_entropy",
     "entropy",
@@ -31,8 +32,8 @@ __all__ = (
     "tv",
 )
 
-# Stands for log 0. Finite, so that a token neither model allows adds 0 * FLOOR = 0 and not NaN.
 FLOOR: Final = -1e30
+"""Stands for log 0. Finite, so that a token neither model allows adds 0 * FLOOR = 0 and not NaN."""
 
 
 def log_probs(logits: Tensor) -> Tensor:

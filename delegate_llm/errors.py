@@ -10,8 +10,11 @@ import importlib
 from typing import Any
 
 __all__ = (
+    "CancelledError",
+    "DeadlineError",
     "DelegateError",
     "GateError",
+    "GrammarError",
     "LoadError",
     "MissingExtraError",
     "NumericsError",
@@ -31,12 +34,24 @@ class PolicyError(DelegateError, ValueError):
     """A policy, budget or trace that cannot be: an unknown name, a number out of range, bad JSON."""
 
 
+class CancelledError(DelegateError, RuntimeError):
+    """A call was cancelled while the models were at it; they have stopped."""
+
+
+class DeadlineError(DelegateError, TimeoutError):
+    """A call took longer than its `timeout`; the models have stopped."""
+
+
 class GateError(DelegateError, RuntimeError):
     """A user's gate raised while it was asked about a position; the cause is chained."""
 
 
 class RequestError(DelegateError, ValueError):
     """A generation setting out of range: `max_tokens`, `temperature`, `top_p`, `stop`, ..."""
+
+
+class GrammarError(RequestError):
+    """A schema or grammar that cannot be followed: not one, or not one that the grammar engine takes."""
 
 
 class PromptError(DelegateError, ValueError):

@@ -9,13 +9,22 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from delegate_llm.errors import RequestError
+from delegate_llm.grammar import Grammar
 from delegate_llm.policy import DelegationPolicy
-from delegate_llm.sampling import Sampling
 from delegate_llm.trace import TraceLevel
 
-__all__ = ("Request", "Schedule")
+__all__ = ("Request", "Sampling", "Schedule")
 
 Schedule = Literal["draft", "lockstep"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """The settings of a draw; `temperature` 0 is greedy."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,8 @@ class Request:
     trace: TraceLevel
     draft: int
     ignore_eos: bool
+    logprobs: int | None
+    grammar: Grammar | None
 
     @classmethod
     def check(
@@ -47,6 +58,8 @@ class Request:
         trace: Any = "takeovers",
         draft: Any = 32,
         ignore_eos: bool = False,
+        logprobs: Any = None,
+        grammar: Any = None,
     ) -> Request:
         """A request from a user's values.
 
@@ -57,17 +70,24 @@ class Request:
         if not isinstance(policy, DelegationPolicy | Mapping):
             msg = f"policy: {policy!r:.80} is neither a DelegationPolicy nor a mapping of its fields"
             raise RequestError(msg)
+        grammar = Grammar.of(grammar)
+        if grammar is not None and ignore_eos:
+            msg = "ignore_eos: an answer with a grammar ends where the grammar ends; leave one of the two out"
+            raise RequestError(msg)
         temperature = _number("temperature", temperature, low=0.0)
         return cls(
             policy=DelegationPolicy.of(policy),
             max_tokens=_count("max_tokens", max_tokens, low=1),
             sampling=Sampling(temperature, _top_p(top_p), _count("top_k", top_k, low=0)),
             seed=_seed(seed, sampled=temperature > 0),
-            stop=_stop(stop),
+            # A grammar ends its answers itself; a stop string could only cut them in two.
+            stop=_stop(stop) if grammar is None else (),
             schedule=_choice("schedule", schedule, get_args(Schedule)),
             trace=_choice("trace", trace, get_args(TraceLevel)),
             draft=_count("draft", draft, low=0),
             ignore_eos=bool(ignore_eos),
+            logprobs=None if logprobs is None else _count("logprobs", logprobs, low=0),
+            grammar=grammar,
         )
 
 

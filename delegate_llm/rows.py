@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from delegate_llm.foresight import Foresight
 from delegate_llm.gates import GateView
 from delegate_llm.policy import Referee, Standing
 from delegate_llm.text import AnswerText
-from delegate_llm.trace import Decision, Summary, Trace
+from delegate_llm.trace import Decision, Logprob, Summary, TokenLogprobs, Trace
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from delegate_llm.grammar import Grammars, Guide
     from delegate_llm.request import Request
 
-__all__ = ("Proposal", "Row", "Vocabulary")
+__all__ = ("Heard", "Likelihood", "Proposal", "Row", "Vocabulary")
 
 FinishReason = Literal["stop", "length", "repetition"]
 
@@ -42,6 +43,27 @@ class Vocabulary:
     """Text of a single id, special tokens included."""
     holes: tuple[int, ...] = ()
     """Ids below `size` that are no tokens either."""
+    grammars: Grammars | None = None
+    """Compiles grammars for these tokens; None where none can be followed."""
+
+
+class Likelihood(NamedTuple):
+    """How probable a token was to the model that said it."""
+
+    logprob: float
+    """In nats."""
+    top: list[tuple[int, float]]
+    """The most probable tokens there, with theirs."""
+
+
+class Heard(NamedTuple):
+    """What the reasoner says at a position."""
+
+    token: int
+    score: float
+    """The divergence of the two distributions there."""
+    likelihood: Likelihood | None
+    """None unless it was asked for."""
 
 
 @dataclass(slots=True)
@@ -59,6 +81,10 @@ class Proposal:
     """Whether the reasoner is consulted here if nothing is taken over before."""
     opens: bool
     """Whether the gates open here."""
+    allowed: Tensor | None
+    """Which ids the grammar allows here, a bool an id; None without a grammar."""
+    likelihood: Likelihood | None
+    """None unless it was asked for."""
 
 
 @dataclass(eq=False, slots=True)
@@ -73,12 +99,15 @@ class Row:
     seed: int
     room: int
     """Tokens that may be generated: `max_tokens`, or less where a context ends before."""
+    guide: Guide | None = None
+    """Follows the grammar, if the answer has one."""
     streaming: bool = False
     """Whether every decision is wanted, whatever the trace keeps."""
 
     tokens: list[int] = field(default_factory=list)
     draft: list[Proposal] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
     reason: FinishReason | None = None
     changed: int = 0
     foresight: Foresight = field(init=False)
@@ -118,7 +147,20 @@ class Row:
         drafted = [each.token for each in self.draft[: proposals - 1]]
         return [*self.reasoner_prompt, *self.tokens, *drafted]
 
-    def propose(self, token: int, entropy: float | None, said: Tensor | None, score: float | None) -> None:
+    def answer_ahead(self) -> list[int]:
+        """The answer's tokens up to the head of the draft."""
+        return [*self.tokens, *[each.token for each in self.draft]]
+
+    def propose(
+        self,
+        token: int,
+        entropy: float | None,
+        said: Tensor | None,
+        score: float | None,
+        *,
+        allowed: Tensor | None = None,
+        likelihood: Likelihood | None = None,
+    ) -> None:
         """Add the base's word on the position at the head of the draft.
 
         Args:
@@ -127,6 +169,8 @@ class Row:
             said: Its distribution `[V]`: probabilities for the divergences in `WEIGHED`, else
                 log-probabilities; likewise.
             score: The score, if the base alone decides it.
+            allowed: Which ids the grammar allows there.
+            likelihood: How probable the token is to the base, if asked for.
         """
         opens = entropy is not None and self._opens(self.ahead, self.head, entropy)
         asked = opens and (score is None or self.referee.fires(self.ahead, score))
@@ -135,7 +179,7 @@ class Row:
         )
         if asked and entropy is not None and self.referee.can_spend(self.ahead):
             self.foresight.expect(entropy, self.referee.bar(self.ahead))
-        self.draft.append(Proposal(token, entropy, said, score, asked, opens))
+        self.draft.append(Proposal(token, entropy, said, score, asked, opens, allowed, likelihood))
 
     def settle_unasked(self) -> None:
         """Decide the leading proposals at which the reasoner is not consulted: they stand."""
@@ -143,17 +187,16 @@ class Row:
         for proposal in self.draft:
             if proposal.asked or self.reason is not None:
                 break
-            self._decide(proposal, None, None)
+            self._decide(proposal, None)
             count += 1
         if count:
             self._drop(count)
 
-    def settle(self, scores: Sequence[float], heard: Sequence[int]) -> None:
+    def settle(self, heard: Sequence[Heard]) -> None:
         """Decide the draft in order, up to the first token that differs from it.
 
         Args:
-            scores: The divergence at each leading proposal that the reasoner has read.
-            heard: What the reasoner draws there.
+            heard: The reasoner's word on each leading proposal that it has read.
         """
         spent, dropped = self.standing.spent, 0
         for index, proposal in enumerate(self.draft):
@@ -163,8 +206,7 @@ class Row:
             read = index < len(heard)
             if self.reason is not None or (proposal.asked and not read):
                 break
-            said = (scores[index], heard[index]) if read else (None, None)
-            if self._decide(proposal, *said) != proposal.token:
+            if self._decide(proposal, heard[index] if read else None) != proposal.token:
                 dropped = len(self.draft) - index - 1
                 break
         self.foresight.settled(dropped)
@@ -228,22 +270,25 @@ class Row:
         self._ahead_read = len(self.draft)
         return self._ahead_text.text
 
-    def _decide(self, proposal: Proposal, score: float | None, heard: int | None) -> int:
+    def _decide(self, proposal: Proposal, heard: Heard | None) -> int:
         """Decide one position and return its token."""
         asked = proposal.asked
+        heard = heard if asked else None
         if proposal.score is not None:
             score, takeover = (proposal.score if proposal.opens else None), asked
         else:
-            score = score if asked else None
+            score = heard.score if heard else None
             takeover = score is not None and self.referee.fires(self.standing, score)
-        heard = heard if asked else None
-        token = heard if takeover and heard is not None else proposal.token
+        speaks = heard if takeover else None
+        token = speaks.token if speaks else proposal.token
         changed = token != proposal.token
         self.changed += changed
         if score is not None and proposal.entropy is not None:
             self.foresight.learn(proposal.entropy, score, takeover=takeover, changed=changed)
         if self.traced or (takeover and self.request.trace != "off"):
-            self._record(proposal, token, score, heard, takeover=takeover)
+            self._record(proposal, token, score, heard.token if heard else None, takeover=takeover)
+        if self.request.logprobs is not None:
+            self._remember(token, (speaks or proposal).likelihood)
         self.standing = self.referee.after(self.standing, score=score, asked=asked, takeover=takeover)
         self._append(token)
         return token
@@ -272,6 +317,22 @@ class Row:
                 base_token=piece(proposal.token),
                 reasoner_token_id=heard,
                 reasoner_token=None if heard is None else piece(heard),
+            )
+        )
+
+    def _remember(self, token: int, likelihood: Likelihood | None) -> None:
+        """Keep how probable a token was to whoever said it."""
+        assert likelihood is not None
+        piece = self.vocabulary.piece
+        self.logprobs.append(
+            TokenLogprobs(
+                token_id=token,
+                token=piece(token),
+                logprob=likelihood.logprob,
+                top=tuple(
+                    Logprob(token_id=each, token=piece(each), logprob=logprob)
+                    for each, logprob in likelihood.top
+                ),
             )
         )
 

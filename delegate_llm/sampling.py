@@ -7,13 +7,14 @@ schedule, and where base and reasoner agree they also draw the same token.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor
 
-__all__ = ("Sampling", "draw", "gumbel_noise", "uniform")
+from delegate_llm.request import Sampling
+
+__all__ = ("draw", "gumbel_noise", "uniform")
 
 # Odd constants of Weyl sequences and integer hashes, as torch's signed integers.
 _WEYL: Final = -1640531527  # 2**32 / golden ratio
@@ -24,15 +25,6 @@ _MASK64: Final = (1 << 64) - 1
 _COLD: Final = 1e-6
 # Nucleus candidates looked at before falling back to sorting the whole vocabulary.
 _NUCLEUS: Final = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """The settings of a draw; `temperature` 0 is greedy."""
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
 
 
 def draw(logits: Tensor, sampling: Sampling, seeds: list[int], positions: list[int]) -> Tensor:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from delegate_llm._settings import Settings
 
-__all__ = ("Decision", "Generation", "Summary", "Trace", "TraceLevel", "Usage")
+__all__ = ("Decision", "Generation", "Logprob", "Summary", "TokenLogprobs", "Trace", "TraceLevel", "Usage")
 
 TraceLevel = Literal["takeovers", "full", "off"]
 """Which decisions a trace keeps: the takeovers, every position, or none. The summary is always kept."""
@@ -76,6 +76,24 @@ class Trace(Settings):
         return tuple(decision for decision in self.decisions if decision.takeover)
 
 
+class Logprob(BaseModel):
+    """A token and its log-probability."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    token_id: int
+    token: str
+    logprob: float
+    """Of the raw distribution, whatever the temperature; in nats."""
+
+
+class TokenLogprobs(Logprob):
+    """A generated token as the model that was heard there saw it, over what a grammar allows."""
+
+    top: tuple[Logprob, ...] = ()
+    """The most probable tokens there, best first; as many as were asked for."""
+
+
 class Usage(BaseModel):
     """What one generation cost, by model. Estimated FLOPs count a multiply and an add as two."""
 
@@ -109,5 +127,7 @@ class Generation(Settings):
     `repetition`: the answer had run into a loop."""
     trace: Trace
     usage: Usage
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+    """One a generated token; None if they were not asked for."""
     seed: int | None = None
     """The seed that gives this text again; None for a greedy answer."""

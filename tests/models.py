@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import string
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,6 +61,17 @@ def random_model(
                 parameter.mul_(scale)
     model.generation_config.eos_token_id = SIZE - 1
     return model
+
+
+def save(folder: Path, seed: int, *, safe: bool = True, **changes: Any) -> Path:
+    """Write a random checkpoint, if need be pickled."""
+    model = random_model("llama", seed, scale=6.0, **changes)
+    model.save_pretrained(folder)
+    if not safe:
+        (folder / "model.safetensors").unlink()
+        torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    tokenizer().save_pretrained(folder)
+    return folder
 
 
 def _llama(rows: int, changes: dict[str, Any]) -> PreTrainedModel:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from delegate_llm.errors import RequestError
 
 if TYPE_CHECKING:
     from delegate_llm.pairs.pair import Pair
 
-__all__ = ("load_pair",)
+__all__ = ("PLAIN_CHAT", "load_pair")
+
+PLAIN_CHAT: Final = Path(__file__).with_name("plain_chat.jinja")
+"""A chat template in plain words (`User: ...`), for `fallback_template`."""
 
 
 def load_pair(base: Any, reasoner: Any, *, backend: str = "transformers", **options: Any) -> Pair:
     """Load a base and a reasoner that share a vocabulary.
 
+    A checkpoint that a living pair has loaded already, with the same options, is not loaded again: the
+    two pairs share it, and so do the two models of a pair, if they are one. If its files have changed
+    since, it is loaded afresh. The base of a PEFT adapter is shared with no other pair, since the adapter
+    is put into its layers.
+
     Args:
         base: The cheap model: a hub id, a local path, a tuple `(model, tokenizer)`, or
             `"delegate-llm/tiny-base"`, which ships.
         reasoner: The model that is asked: likewise, or a PEFT adapter of the base, which is loaded onto
-            the base's weights and switched per forward; `"delegate-llm/tiny-reasoner"` ships. The same
-            checkpoint named twice is loaded once: one model, two prompts.
+            the base's weights and switched per forward; `"delegate-llm/tiny-reasoner"` ships.
         backend: Who runs the models: `"transformers"`.
         **options: For `"transformers"`:
 
@@ -32,6 +40,8 @@ def load_pair(base: Any, reasoner: Any, *, backend: str = "transformers", **opti
             - `use_safetensors`: False also loads pickled weights, which can run code.
             - `check_vocabulary`: False accepts tokenizers that differ.
             - `base_template`, `reasoner_template`: Jinja chat templates, as text or as a `Path`.
+            - `fallback_template`: likewise, used where neither model has one; `PLAIN_CHAT` ships. The
+              strings that end an answer under it stand in it: `{% set stops = ["..."] %}`.
             - `base_template_kwargs`, `reasoner_template_kwargs`: passed to them, such as
               `{"enable_thinking": True}`.
             - `policy`: the pair's own `DelegationPolicy`, its fields, or a file of one; by default the

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 from transformers.utils import find_adapter_config_file
 
-from delegate_llm import tiny
 from delegate_llm.errors import LoadError, RequestError, require
+from delegate_llm.pairs.checkpoints import LOADING, Checkpoint, LoadOptions, Source, load_checkpoint
 from delegate_llm.pairs.pair import Pair
 from delegate_llm.pairs.prompts import ModelPrompter, TemplatePrompter
+from delegate_llm.pairs.sources import POLICY_FILE, resolve
 from delegate_llm.pairs.transformers import TransformersReader
 from delegate_llm.pairs.vocabulary import shared_vocabulary
 from delegate_llm.policy import DelegationPolicy
@@ -26,36 +24,11 @@ from delegate_llm.policy import DelegationPolicy
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 __all__ = ("POLICY_FILE", "load_transformers_pair")
 
 logger = logging.getLogger(__name__)
-
-POLICY_FILE: Final = "delegation_policy.json"
-"""A calibrated policy in the reasoner's folder under this name becomes the pair's own."""
-
-_SHIPPED: Final = {"delegate-llm/tiny-base": "base", "delegate-llm/tiny-reasoner": "reasoner"}
-
-Source = str | Path | tuple["PreTrainedModel", "PreTrainedTokenizerBase"]
-
-
-@dataclass(slots=True)
-class _Loaded:
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    name: str
-    folder: Path | None
-    lock: threading.RLock
-
-
-@dataclass(frozen=True, slots=True)
-class _Options:
-    device: str
-    dtype: Any
-    trust_remote_code: bool
-    use_safetensors: bool
-    model_kwargs: Mapping[str, Any]
 
 
 def load_transformers_pair(
@@ -71,6 +44,7 @@ def load_transformers_pair(
     check_vocabulary: bool = True,
     base_template: str | Path | None = None,
     reasoner_template: str | Path | None = None,
+    fallback_template: str | Path | None = None,
     base_template_kwargs: Mapping[str, Any] | None = None,
     reasoner_template_kwargs: Mapping[str, Any] | None = None,
     policy: DelegationPolicy | Mapping[str, Any] | str | Path | None = None,
@@ -78,7 +52,7 @@ def load_transformers_pair(
 ) -> Pair:
     """Load two transformers models as a pair; see `delegate_llm.load_pair`."""
     device = _device(device)
-    options = _Options(
+    options = LoadOptions(
         device=device,
         dtype=_dtype(dtype, device),
         trust_remote_code=trust_remote_code,
@@ -86,13 +60,14 @@ def load_transformers_pair(
         model_kwargs=dict(model_kwargs or {}),
     )
     adapter = _adapter_folder(reasoner, reasoner_revision, options)
-    low = _load(base, "base", revision, options)
+    # An adapter is put into the base's own layers, so that copy is nobody else's.
+    low = load_checkpoint(base, "base", revision, options, shared=adapter is None)
     if adapter is not None:
         readers = _adapter_readers(low, adapter)
-        high = _Loaded(low.model, _adapter_tokenizer(low, adapter, options), str(reasoner), adapter, low.lock)
+        tokenizer = _adapter_tokenizer(low, adapter, options)
+        high = Checkpoint(low.model, tokenizer, str(reasoner), adapter, low.lock)
     else:
-        same = _is_same(base, reasoner, revision, reasoner_revision)
-        high = low if same else _load(reasoner, "reasoner", reasoner_revision, options)
+        high = load_checkpoint(reasoner, "reasoner", reasoner_revision, options)
         readers = (_reader(low), _reader(high))
     vocabulary = shared_vocabulary(
         (low.tokenizer, high.tokenizer),
@@ -105,29 +80,30 @@ def load_transformers_pair(
             (low, high),
             (base_template, reasoner_template),
             (base_template_kwargs, reasoner_template_kwargs),
+            fallback=fallback_template,
         ),
         size=vocabulary.size,
     )
     return Pair(*readers, vocabulary, prompter, policy=_policy(policy, high.folder))
 
 
-def _reader(loaded: _Loaded) -> TransformersReader:
+def _reader(loaded: Checkpoint) -> TransformersReader:
     return TransformersReader(loaded.model, name=loaded.name, lock=loaded.lock)
 
 
 def _device(device: str | torch.device | None) -> str:
     """The device as a name that works here; the best there is for None."""
     if device is None:
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
+        device = (
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
     try:
-        torch.empty(0, device=device)
+        # With its number, so that "cuda" and "cuda:0" are one place.
+        return str(torch.empty(0, device=device).device)
     except (RuntimeError, AssertionError, TypeError) as error:
         said = str(error).splitlines()[0]
         msg = f"device: {device!r} cannot be used ({said}); without it, the best there is is used"
         raise RequestError(msg) from None
-    return str(device)
 
 
 def _dtype(dtype: str | torch.dtype | None, device: str) -> Any:
@@ -143,94 +119,14 @@ def _dtype(dtype: str | torch.dtype | None, device: str) -> Any:
     return named
 
 
-def _is_same(base: Source, reasoner: Source, revision: str | None, other: str | None) -> bool:
-    models = [
-        source[0] if isinstance(source, tuple | list) and source else None for source in (base, reasoner)
-    ]
-    if models == [None, None]:
-        return str(base) == str(reasoner) and revision == other
-    return models[0] is models[1]
-
-
-def _load(source: Source, who: str, revision: str | None, options: _Options) -> _Loaded:
-    """A model with its tokenizer, ready to run."""
-    if isinstance(source, tuple | list):
-        return _given(source, who)
-    if not isinstance(source, str | Path):
-        msg = f"{who}: {source!r:.80} is neither a hub id nor a path nor a (model, tokenizer) tuple"
-        raise LoadError(msg)
-    where, folder = _resolve(source, who)
-    common = {"revision": revision, "trust_remote_code": options.trust_remote_code}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **common)
-        model = AutoModelForCausalLM.from_pretrained(
-            where,
-            **common,
-            dtype=options.dtype,
-            use_safetensors=options.use_safetensors or None,  # None: whatever there is
-            **options.model_kwargs,
-        )
-    except (OSError, ValueError, KeyError, TypeError, ImportError, SafetensorError) as error:
-        raise LoadError(_why(who, source, error, options)) from error
-    if "device_map" not in options.model_kwargs:
-        model.to(options.device)
-    return _Loaded(_checked(model, who), tokenizer, str(source), folder, threading.RLock())
-
-
-def _given(source: Sequence[Any], who: str) -> _Loaded:
-    wanted = ("forward", "get_vocab")
-    if len(source) != len(wanted) or not all(map(hasattr, source, wanted)):
-        msg = f"{who}: a loaded model is given as a tuple (model, tokenizer)"
-        raise LoadError(msg)
-    model, tokenizer = source
-    name = getattr(model.config, "_name_or_path", "") or type(model).__name__
-    return _Loaded(_checked(model, who), tokenizer, name, None, threading.RLock())
-
-
-def _checked(model: Any, who: str) -> PreTrainedModel:
-    if getattr(model.config, "is_encoder_decoder", False):
-        msg = f"{who}: {type(model).__name__} is an encoder-decoder; a causal language model is needed"
-        raise LoadError(msg)
-    checked: PreTrainedModel = model.eval()
-    return checked
-
-
-def _resolve(source: str | Path, who: str) -> tuple[str, Path | None]:
-    """What to hand to transformers, and the local folder if it is one."""
-    if str(source) in _SHIPPED:
-        folder = tiny.path(_SHIPPED[str(source)])
-        return str(folder), folder
-    folder = Path(source).expanduser()
-    if str(source).strip() and folder.is_dir():
-        return str(folder), folder
-    if str(source).startswith("delegate-llm/"):
-        msg = f"{who}: {source!r} does not ship; there are {' and '.join(map(repr, _SHIPPED))}"
-        raise LoadError(msg)
-    if isinstance(source, Path) or str(source).startswith(("/", ".", "~")) or not str(source).strip():
-        msg = f"{who}: there is no folder {str(source)!r}; give a checkpoint's folder or a hub id"
-        raise LoadError(msg)
-    return str(source), None
-
-
-def _why(who: str, source: str | Path, error: Exception, options: _Options) -> str:
-    """One line on a checkpoint that did not load, with the cure where it is known."""
-    said = (str(error).strip() or repr(error)).splitlines()[0]
-    cure = "check the name, and the network or a local path"
-    if "safetensors" in str(error) and options.use_safetensors:
-        cure = "only safetensors weights are loaded unless you pass use_safetensors=False"
-    elif "trust_remote_code" in str(error):
-        cure = "its own code runs only if you pass trust_remote_code=True; read that code first"
-    return f"{who}: cannot load {str(source)!r}: {said} ({cure})"
-
-
 # --- A reasoner that is an adapter of the base ---
 
 
-def _adapter_folder(source: Source, revision: str | None, options: _Options) -> Path | None:
+def _adapter_folder(source: Source, revision: str | None, options: LoadOptions) -> Path | None:
     """The local folder of a PEFT adapter, or None if the source is no adapter."""
     if not isinstance(source, str | Path):
         return None
-    name, folder = _resolve(source, "reasoner")
+    name, folder = resolve(source, "reasoner")
     if folder is None:
         try:
             found = find_adapter_config_file(name, revision=revision)
@@ -256,11 +152,12 @@ def _download_adapter(source: str, revision: str | None) -> Path:
     return Path(hub.snapshot_download(source, revision=revision, allow_patterns=wanted))
 
 
-def _adapter_readers(low: _Loaded, folder: Path) -> tuple[TransformersReader, TransformersReader]:
+def _adapter_readers(low: Checkpoint, folder: Path) -> tuple[TransformersReader, TransformersReader]:
     """Two readers of one set of weights: the adapter is switched off for the base, on for the reasoner."""
     peft = require("peft", "peft")
     try:
-        wrapped = peft.PeftModel.from_pretrained(low.model, str(folder), is_trainable=False).eval()
+        with LOADING:
+            wrapped = peft.PeftModel.from_pretrained(low.model, str(folder), is_trainable=False).eval()
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         said = (str(error).strip() or repr(error)).splitlines()[0]
         msg = f"reasoner: the adapter in {folder.name!r} does not fit the base {low.name!r}: {said}"
@@ -285,7 +182,7 @@ def _adapter_readers(low: _Loaded, folder: Path) -> tuple[TransformersReader, Tr
     )
 
 
-def _adapter_tokenizer(low: _Loaded, folder: Path, options: _Options) -> PreTrainedTokenizerBase:
+def _adapter_tokenizer(low: Checkpoint, folder: Path, options: LoadOptions) -> PreTrainedTokenizerBase:
     if not (folder / "tokenizer_config.json").is_file():
         return low.tokenizer
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
@@ -298,20 +195,25 @@ def _adapter_tokenizer(low: _Loaded, folder: Path, options: _Options) -> PreTrai
 
 
 def _prompters(
-    loaded: tuple[_Loaded, _Loaded],
+    loaded: tuple[Checkpoint, Checkpoint],
     templates: tuple[str | Path | None, str | Path | None],
     kwargs: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None],
+    *,
+    fallback: str | Path | None,
 ) -> tuple[ModelPrompter, ModelPrompter]:
-    """One prompter a model; a model without a chat template borrows the other's."""
+    """One prompter a model; a model without a chat template borrows the other's, or takes the fallback."""
     own = [
         _template(given) or getattr(each.tokenizer, "chat_template", None)
         for given, each in zip(templates, loaded, strict=True)
     ]
+    spare = _template(fallback)
     for at, who in enumerate(("base", "reasoner")):
-        if own[at] is None and own[1 - at] is not None:
+        if not own[at] and own[1 - at]:
             logger.info("the %s has no chat template and borrows the other's", who)
+    if not any(own) and spare:
+        logger.info("neither model has a chat template: the fallback is used")
     base, reasoner = (
-        ModelPrompter(each.tokenizer, own[at] or own[1 - at], _settings(kwargs[at]))
+        ModelPrompter(each.tokenizer, own[at] or own[1 - at] or spare, _settings(kwargs[at]))
         for at, each in enumerate(loaded)
     )
     return base, reasoner

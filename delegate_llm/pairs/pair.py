@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 
 from delegate_llm.decoding import SCHEDULES
-from delegate_llm.errors import PromptError, RequestError
-from delegate_llm.pairs.prompts import Prompt, Prompter, Tools, Who
+from delegate_llm.errors import GrammarError, PromptError, RequestError
+from delegate_llm.grammar import Grammar, Guide
+from delegate_llm.pairs.prompts import Prompt, Prompter, Rendered, Tools, Who
 from delegate_llm.pairs.seam import Meter, Reader
 from delegate_llm.policy import DelegationPolicy, Referee
 from delegate_llm.request import Request
 from delegate_llm.rows import Row, Vocabulary
 from delegate_llm.scoring import score
-from delegate_llm.trace import Decision, Generation, Trace, Usage
+from delegate_llm.trace import Decision, Generation, TokenLogprobs, Trace, Usage
 
 __all__ = ("Pair", "Piece")
 
 logger = logging.getLogger(__name__)
+
+OnStep = Callable[[], object]
+"""Called between steps, so that a caller can stop a generation by raising."""
 
 _SETTINGS: Final = frozenset(inspect.signature(Request.check).parameters) - {"policy"}
 
@@ -33,6 +37,8 @@ class Piece:
 
     text: str
     decisions: tuple[Decision, ...]
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    """One a token, if they were asked for."""
 
 
 class Pair:
@@ -78,7 +84,10 @@ class Pair:
         trace: str = "takeovers",
         draft: int = 32,
         ignore_eos: bool = False,
+        logprobs: int | None = None,
+        grammar: Grammar | Mapping[str, Any] | None = None,
         tools: Tools = None,
+        on_step: OnStep | None = None,
     ) -> Generation:
         """Write one answer.
 
@@ -96,13 +105,18 @@ class Pair:
             trace: Which decisions to keep: `"takeovers"`, `"full"` or `"off"`.
             draft: Tokens the base runs ahead at most; changes the cost, never the answer.
             ignore_eos: Go on after end-of-sequence tokens and loops, to `max_tokens`.
+            logprobs: Also return the log-probability of every token, and of this many alternatives.
+            grammar: The form that the answer must have, such as `{"json": schema}`; see `Grammar`. It
+                holds for both models, and they are compared over what it allows.
             tools: JSON schemas of tools for the chat templates to put into the prompt.
+            on_step: Called before every step of the models; what it raises ends the call there.
 
         Returns:
             The answer with its trace and what it cost.
 
         Raises:
             RequestError: If a setting is out of range.
+            GrammarError: If the grammar is none, or too complex.
             PolicyError: If one of the policy is.
             PromptError: If the prompt is empty, too long or of a wrong type.
             GateError: If a gate of the policy raises.
@@ -120,8 +134,10 @@ class Pair:
             trace=trace,
             draft=draft,
             ignore_eos=ignore_eos,
+            logprobs=logprobs,
+            grammar=grammar,
         )
-        return self._run([self._row(prompt, request, tools)])[0]
+        return self._run([self._row(prompt, request, tools)], on_step)[0]
 
     def generate_batch(
         self,
@@ -129,6 +145,7 @@ class Pair:
         *,
         policy: DelegationPolicy | Mapping[str, Any] | None = None,
         tools: Tools = None,
+        on_step: OnStep | None = None,
         **settings: Any,
     ) -> list[Generation]:
         """Write one answer to each prompt, all rows in one forward.
@@ -137,6 +154,7 @@ class Pair:
             prompts: As for `generate`.
             policy: As for `generate`.
             tools: As for `generate`.
+            on_step: As for `generate`.
             **settings: As for `generate`; `seed` may also be a list with one seed a prompt.
 
         Returns:
@@ -156,8 +174,8 @@ class Pair:
             for row, seed in zip(rows, seeds, strict=True):
                 row.seed = Request.check(policy=request.policy, seed=seed).seed or 0
         if not rows or (self.base.batches and self.reasoner.batches):
-            return self._run(rows)
-        return [self._run([row])[0] for row in rows]
+            return self._run(rows, on_step)
+        return [self._run([row], on_step)[0] for row in rows]
 
     def stream(
         self,
@@ -165,6 +183,7 @@ class Pair:
         *,
         policy: DelegationPolicy | Mapping[str, Any] | None = None,
         tools: Tools = None,
+        on_step: OnStep | None = None,
         **settings: Any,
     ) -> Iterator[Piece | Generation]:
         """Write one answer piece by piece; settings as for `generate`.
@@ -177,7 +196,7 @@ class Pair:
             `Generation` that `generate` would have returned.
         """
         row = self._row(prompt, self._request(policy, **settings), tools, streaming=True)
-        return self._pieces(row)
+        return self._pieces(row, on_step)
 
     def score(
         self,
@@ -204,7 +223,8 @@ class Pair:
             PromptError: If the two together are too long for a context, or the completion is empty.
         """
         ids = self.prompter.completion_ids(completion)
-        prompts = self.prompter.ids(prompt, tools=tools)
+        rendered = self.prompter.render(prompt, tools=tools)
+        prompts = list(rendered.base), list(rendered.reasoner)
         free = self._room(prompts)
         if len(ids) > free:
             msg = f"completion: {len(ids)} tokens do not fit behind the prompt, where {free} are left"
@@ -235,7 +255,8 @@ class Pair:
         return Request.check(policy=self.policy if policy is None else policy, **settings)
 
     def _row(self, prompt: Prompt, request: Request, tools: Tools, *, streaming: bool = False) -> Row:
-        base, reasoner = prompts = self.prompter.ids(prompt, tools=tools)
+        rendered = self.prompter.render(prompt, tools=tools)
+        base, reasoner = prompts = list(rendered.base), list(rendered.reasoner)
         return Row(
             base_prompt=base,
             reasoner_prompt=reasoner,
@@ -244,8 +265,17 @@ class Pair:
             vocabulary=self.vocabulary,
             seed=request.seed or 0,
             room=min(request.max_tokens, self._room(prompts)),
+            guide=self._guide(request.grammar, rendered),
             streaming=streaming,
         )
+
+    def _guide(self, grammar: Grammar | None, rendered: Rendered) -> Guide | None:
+        if grammar is None:
+            return None
+        if self.vocabulary.grammars is None:
+            msg = "grammar: the tokenizers of this pair cannot follow one; load fast tokenizers"
+            raise GrammarError(msg)
+        return self.vocabulary.grammars.guide(grammar, thinking=rendered.thinking)
 
     def _room(self, prompts: tuple[list[int], list[int]]) -> int:
         """Tokens that fit behind both prompts."""
@@ -274,30 +304,40 @@ class Pair:
                     return "lockstep"
         return request.schedule
 
-    def _run(self, rows: list[Row]) -> list[Generation]:
+    def _run(self, rows: list[Row], on_step: OnStep | None) -> list[Generation]:
         if not rows:
             return []
         meters, steps = self._steps(rows)
         with torch.inference_mode():
+            if on_step is not None:
+                on_step()
             for _ in steps:
-                pass
+                if on_step is not None:
+                    on_step()
         return [_generation(row, *meter) for row, meter in zip(rows, meters, strict=True)]
 
-    def _pieces(self, row: Row) -> Iterator[Piece | Generation]:
+    def _pieces(self, row: Row, on_step: OnStep | None) -> Iterator[Piece | Generation]:
         meters, steps = self._steps([row])
         shown = told = 0
-        while _advance(steps):
+        while _advance(steps, on_step):
             safe = row.text.safe()
             if safe > shown:
-                yield Piece(row.text.text[shown:safe], tuple(row.decisions[told:]))
+                yield _piece(row, shown, safe, told)
                 shown, told = safe, len(row.decisions)
         if shown < len(row.text.text) or told < len(row.decisions):
-            yield Piece(row.text.text[shown:], tuple(row.decisions[told:]))
+            yield _piece(row, shown, len(row.text.text), told)
         yield _generation(row, *meters[0])
 
 
-def _advance(steps: Iterator[None]) -> bool:
+def _piece(row: Row, shown: int, safe: int, told: int) -> Piece:
+    """What is new: the text between two places, and all decisions from the first that was not told."""
+    return Piece(row.text.text[shown:safe], tuple(row.decisions[told:]), tuple(row.logprobs[told:]))
+
+
+def _advance(steps: Iterator[None], on_step: OnStep | None) -> bool:
     """Take one step, if there is one. The mode is the thread's, so none is held from step to step."""
+    if on_step is not None:
+        on_step()
     with torch.inference_mode():
         return next(steps, steps) is None
 
@@ -334,5 +374,6 @@ def _generation(row: Row, base: Meter, reasoner: Meter) -> Generation:
             base_flops=base.flops,
             reasoner_flops=reasoner.flops,
         ),
+        logprobs=None if row.request.logprobs is None else tuple(row.logprobs),
         seed=row.seed if row.request.sampling.temperature > 0 else None,
     )

@@ -1,20 +1,22 @@
-"""Prompts to token ids, once for each model: text as it stands, messages by chat template, ids as given."""
+"""Prompts to token ids, once for each model: text as it stands, messages by chat template, ids as given.
+
+Chat templates differ in what they take, so a conversation is made to fit: see `templates.py`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from delegate_llm.errors import PromptError
+from delegate_llm.pairs.conversation import Message, Messages
+from delegate_llm.pairs.templates import answer_stops, is_thinking, write_chat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ("ModelPrompter", "Prompt", "Prompter", "TemplatePrompter", "Tools", "Who")
-
-Prompt = str | Sequence[Mapping[str, Any]] | Sequence[int]
-"""Text, role/content messages, or token ids."""
-
+__all__ = ("ModelPrompter", "Prompt", "Prompter", "Rendered", "TemplatePrompter", "Tools", "Who")
 
 Tools = Sequence[Mapping[str, Any]] | None
 """JSON schemas of tools, as OpenAI writes them."""
@@ -23,11 +25,45 @@ Tools = Sequence[Mapping[str, Any]] | None
 Who = Literal["base", "reasoner"]
 
 
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A prompt as both models read it. It may be given wherever a prompt may."""
+
+    base: tuple[int, ...]
+    """Token ids for the base."""
+    reasoner: tuple[int, ...]
+    """Token ids for the reasoner."""
+    thinking: bool = False
+    """Whether the base's prompt ends inside an open `<think>`, as templates of reasoning models leave it."""
+    reasoner_thinking: bool = False
+    """Whether the reasoner's does."""
+
+    def alone(self, who: Who) -> Rendered:
+        """What one of the two reads, for both."""
+        ids, thinking = (
+            (self.base, self.thinking) if who == "base" else (self.reasoner, self.reasoner_thinking)
+        )
+        return Rendered(ids, ids, thinking, thinking)
+
+
+Prompt = str | Sequence[Mapping[str, Any]] | Sequence[int] | Rendered
+"""Text, role/content messages, token ids, or what `Prompter.render` made of one of them."""
+
+
 class Prompter(Protocol):
     """Turns a prompt into what each model reads."""
 
-    def ids(self, prompt: Prompt, *, tools: Tools = None) -> tuple[list[int], list[int]]:
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Strings that end an answer to messages, where the chat template has no token for it."""
+        ...
+
+    def render(self, prompt: Prompt, *, tools: Tools = None) -> Rendered:
         """Token ids for the base and for the reasoner; raises `PromptError`."""
+        ...
+
+    def ids(self, prompt: Prompt, *, tools: Tools = None) -> tuple[list[int], list[int]]:
+        """The ids of `render`, as lists."""
         ...
 
     def completion_ids(self, completion: str | Sequence[int]) -> list[int]:
@@ -45,19 +81,24 @@ class ModelPrompter:
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        template: str | None,
+        template: str | Mapping[str, str] | None,
         template_kwargs: Mapping[str, Any],
     ) -> None:
         """Put a prompter together.
 
         Args:
             tokenizer: The model's own.
-            template: Jinja chat template; None if there is none to be had.
+            template: Jinja chat template, or several by name; None if there is none to be had.
             template_kwargs: Passed to the template, such as `enable_thinking`.
         """
         self._tokenizer = tokenizer
-        self._template = template
+        self._templates = {"default": template} if isinstance(template, str) else dict(template or {})
         self._kwargs = dict(template_kwargs)
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Strings that end an answer under this template."""
+        return answer_stops(self._template(None)) if self._templates else ()
 
     def text(self, text: str) -> list[int]:
         """Ids of text as it stands, behind the tokenizer's own beginning-of-sequence token, if any."""
@@ -67,32 +108,39 @@ class ModelPrompter:
         """Ids of text and nothing added: templates write their special tokens out."""
         return self._ids(text, add_special_tokens=False)
 
-    def messages(self, messages: Sequence[Mapping[str, Any]], tools: Tools) -> list[int]:
-        """Ids of a conversation, up to where the answer starts."""
+    def messages(self, messages: Messages, tools: Tools) -> tuple[list[int], bool]:
+        """Ids of a conversation, up to where the answer starts; and whether that is inside `<think>`."""
         for each in messages:
             if not isinstance(each.get("role"), str):
                 msg = (
                     f"prompt: {dict(each)!r:.80} has no 'role'; a message is {{'role': ..., 'content': ...}}"
                 )
                 raise PromptError(msg)
-        if self._template is None:
+        if not self._templates:
             msg = (
                 "prompt: messages need a chat template, and neither model has one; give the prompt as "
-                "text, or load the pair with base_template=... (Jinja)"
+                "text, or load the pair with base_template=... or fallback_template=... (Jinja)"
             )
             raise PromptError(msg)
-        try:
-            text = self._tokenizer.apply_chat_template(
-                [dict(each) for each in messages],
-                tools=None if tools is None else [dict(each) for each in tools],
-                chat_template=self._template,
-                tokenize=False,
-                **{"add_generation_prompt": True, **self._kwargs},
-            )
-        except Exception as error:  # a template is a program and may fail in any way
-            msg = f"prompt: the chat template cannot render these messages: {error}"
-            raise PromptError(msg) from error
-        return self.plain(str(text))
+        template = self._template(tools)
+        text = write_chat(template, messages, tools, lambda *given: self._write(template, *given))
+        return self.plain(text), is_thinking(text)
+
+    def _write(self, template: str, messages: list[Message], tools: list[Message] | None) -> str:
+        text = self._tokenizer.apply_chat_template(
+            messages,
+            tools=tools,
+            chat_template=template,
+            tokenize=False,
+            **{"add_generation_prompt": True, **self._kwargs},
+        )
+        return str(text)
+
+    def _template(self, tools: Tools) -> str:
+        """The one for tools if there are some, else the default, as transformers names them."""
+        names = ("tool_use", "default") if tools else ("default",)
+        found = next((name for name in names if name in self._templates), None)
+        return self._templates[found or next(iter(self._templates))]
 
     def _ids(self, text: str, **options: Any) -> list[int]:
         try:
@@ -107,26 +155,46 @@ class ModelPrompter:
 class TemplatePrompter:
     """Prompts for a pair: each model renders messages its own way; the answer's tokens are shared."""
 
-    def __init__(self, base: ModelPrompter, reasoner: ModelPrompter, *, size: int) -> None:
-        """Take one prompter a model; ids below `size` are tokens."""
+    def __init__(
+        self, base: ModelPrompter, reasoner: ModelPrompter, *, size: int, who: Who | None = None
+    ) -> None:
+        """Put a prompter together.
+
+        Args:
+            base: Renders for the base.
+            reasoner: Renders for the reasoner.
+            size: Ids below it are tokens.
+            who: Which of a pair's two both of these are, if they are one.
+        """
         self._both = (base, reasoner)
         self._size = size
+        self._who = who
 
-    def ids(self, prompt: Prompt, *, tools: Tools = None) -> tuple[list[int], list[int]]:
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Strings that end an answer to messages, under either model's template."""
+        return tuple(dict.fromkeys(stop for each in self._both for stop in each.stops))
+
+    def render(self, prompt: Prompt, *, tools: Tools = None) -> Rendered:
         """Token ids for the base and for the reasoner.
 
         Args:
-            prompt: Text, messages or ids.
-            tools: Put into the prompt by the chat templates.
+            prompt: Text, messages, ids, or a prompt that is rendered already, which is only checked.
+            tools: Put into the prompt by the chat templates, or as text where they cannot.
 
         Raises:
             PromptError: If it is empty, of a wrong type, or cannot be rendered.
         """
-        base, reasoner = (self._one(each, prompt, tools) for each in self._both)
-        if not base or not reasoner:
+        rendered = self._rendered(prompt, tools)
+        if not rendered.base or not rendered.reasoner:
             msg = "prompt: it is empty; a model needs at least one token to go on from"
             raise PromptError(msg)
-        return base, reasoner
+        return rendered
+
+    def ids(self, prompt: Prompt, *, tools: Tools = None) -> tuple[list[int], list[int]]:
+        """The ids of `render`, as lists."""
+        rendered = self.render(prompt, tools=tools)
+        return list(rendered.base), list(rendered.reasoner)
 
     def completion_ids(self, completion: str | Sequence[int]) -> list[int]:
         """Token ids of a given answer."""
@@ -142,17 +210,29 @@ class TemplatePrompter:
     def alone(self, who: Who) -> TemplatePrompter:
         """The prompts of one model, for both."""
         own = self._both[who == "reasoner"]
-        return TemplatePrompter(own, own, size=self._size)
+        return TemplatePrompter(own, own, size=self._size, who=self._who or who)
 
-    def _one(self, prompter: ModelPrompter, prompt: Prompt, tools: Tools) -> list[int]:
+    def _rendered(self, prompt: Prompt, tools: Tools) -> Rendered:
+        if isinstance(prompt, Rendered):
+            for ids in (prompt.base, prompt.reasoner):
+                self._checked(ids)
+            return prompt if self._who is None else prompt.alone(self._who)
+        base, thinking = self._one(self._both[0], prompt, tools)
+        if self._who is not None:
+            return Rendered(tuple(base), tuple(base), thinking, thinking)
+        reasoner, reasoner_thinking = self._one(self._both[1], prompt, tools)
+        return Rendered(tuple(base), tuple(reasoner), thinking, reasoner_thinking)
+
+    def _one(self, prompter: ModelPrompter, prompt: Prompt, tools: Tools) -> tuple[list[int], bool]:
+        """Ids for one model, and whether they end inside `<think>`."""
         if isinstance(prompt, str):
-            return prompter.text(prompt) if prompt else []
+            return prompter.text(prompt) if prompt else [], False
         if isinstance(prompt, bytes) or not isinstance(prompt, Sequence):
             msg = f"prompt: {type(prompt).__name__} is neither text nor messages nor token ids"
             raise PromptError(msg)
         if prompt and all(isinstance(each, Mapping) for each in prompt):
-            return prompter.messages(cast("Sequence[Mapping[str, Any]]", prompt), tools)
-        return self._checked(prompt)
+            return prompter.messages(cast("Messages", prompt), tools)
+        return self._checked(prompt), False
 
     def _checked(self, ids: Sequence[Any]) -> list[int]:
         for each in ids:

@@ -6,16 +6,21 @@ else is the real thing: policy, schedules, traces, streaming, batches.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from delegate_llm.errors import PromptError
+from delegate_llm.grammar import Grammars
+from delegate_llm.pairs.conversation import Message, Messages
 from delegate_llm.pairs.pair import Pair
-from delegate_llm.pairs.prompts import Prompt, Tools, Who
+from delegate_llm.pairs.prompts import Prompt, Rendered, Tools, Who
 from delegate_llm.pairs.seam import Meter, Session
+from delegate_llm.pairs.templates import answer_stops, is_thinking, write_chat
 from delegate_llm.policy import DelegationPolicy
 from delegate_llm.rows import Vocabulary
 
@@ -33,6 +38,7 @@ def scripted_pair(
     eos: int | None = None,
     policy: DelegationPolicy | None = None,
     context: int | None = None,
+    chat_template: str | None = None,
 ) -> Pair:
     """A pair of two functions.
 
@@ -40,9 +46,11 @@ def scripted_pair(
         base: What the base says.
         reasoner: What the reasoner says.
         pieces: The vocabulary: text of every token id. Prompts are cut into the longest that fit.
-        eos: The id that ends an answer; its text is not shown.
+        eos: The id that ends an answer; its text is not shown. Without one, no grammar can be followed.
         policy: The pair's own.
         context: Longest sequence, in tokens.
+        chat_template: Jinja; renders messages, whose contents are otherwise put one after the other. The
+            pieces must spell what it writes, control tokens included.
     """
     vocabulary = Vocabulary(
         size=len(pieces),
@@ -50,14 +58,43 @@ def scripted_pair(
         eos=frozenset(() if eos is None else (eos,)),
         decode=lambda ids: "".join(pieces[each] for each in ids if each != eos),
         piece=pieces.__getitem__,
+        grammars=None if eos is None else Grammars(lambda: _lexicon(pieces, eos), len(pieces)),
     )
     return Pair(
         _ScriptedReader(base, "scripted base", len(pieces), context),
         _ScriptedReader(reasoner, "scripted reasoner", len(pieces), context),
         vocabulary,
-        _PiecePrompter(pieces),
+        _PiecePrompter(pieces, chat_template),
         policy=policy,
     )
+
+
+def _lexicon(pieces: Sequence[str], eos: int) -> Any:
+    """The pieces as llguidance knows a vocabulary."""
+    llguidance = importlib.import_module("llguidance")
+    spelled = llguidance.TokenizerWrapper(_Spelling(pieces, eos))
+    return llguidance.LLTokenizer(spelled, n_vocab=len(pieces), eos_token=eos)
+
+
+class _Spelling:
+    """A tokenizer of bytes: what llguidance asks for. All but the piece that ends an answer is text."""
+
+    bos_token_id = None
+
+    def __init__(self, pieces: Sequence[str], eos: int) -> None:
+        self.eos_token_id = eos
+        self.special_token_ids = [eos]
+        self.tokens = [piece.encode() for piece in pieces]
+        longest = {token: at for at, token in enumerate(self.tokens) if token and at != eos}
+        self.longest = sorted(longest.items(), key=lambda each: -len(each[0]))
+
+    def __call__(self, text: bytes) -> list[int]:
+        """The longest pieces that fit, as far as there are any; llguidance must not meet an exception."""
+        ids, rest = [], text
+        while found := next((each for each in self.longest if rest.startswith(each[0])), None):
+            ids.append(found[1])
+            rest = rest[len(found[0]) :]
+        return ids
 
 
 class _ScriptedReader:
@@ -102,19 +139,33 @@ class _ScriptedSession:
 
 
 class _PiecePrompter:
-    """Cuts text into the longest pieces that fit; messages are their contents, one after the other."""
+    """Cuts text into the longest pieces that fit; both models read the same."""
 
-    def __init__(self, pieces: Sequence[str]) -> None:
+    def __init__(self, pieces: Sequence[str], template: str | None) -> None:
         self.pieces = pieces
         self.ids_by_length = sorted(range(len(pieces)), key=lambda each: -len(pieces[each]))
+        self.template = template
+        self.stops = answer_stops(template) if template else ()
 
-    def ids(self, prompt: Prompt, *, tools: Tools = None) -> tuple[list[int], list[int]]:
-        del tools  # a script has no template to put them into
-        ids = self._cut(self._text(prompt)) if _is_text(prompt) else list(prompt)
+    def render(self, prompt: Prompt, *, tools: Tools = None) -> Rendered:
+        if isinstance(prompt, Rendered):
+            return prompt
+        thinking = False
+        if isinstance(prompt, str):
+            ids = self._cut(prompt)
+        elif all(isinstance(each, Mapping) for each in prompt):
+            text = self._text(cast("Messages", prompt), tools)
+            ids, thinking = self._cut(text), self.template is not None and is_thinking(text)
+        else:
+            ids = list(cast("Sequence[int]", prompt))
         if not ids:
             msg = "prompt: it is empty; a model needs at least one token to go on from"
             raise PromptError(msg)
-        return ids, list(ids)  # type: ignore[arg-type, return-value] # told apart by _is_text
+        return Rendered(tuple(ids), tuple(ids), thinking, thinking)
+
+    def ids(self, prompt: Prompt, *, tools: Tools = None) -> tuple[list[int], list[int]]:
+        rendered = self.render(prompt, tools=tools)
+        return list(rendered.base), list(rendered.reasoner)
 
     def completion_ids(self, completion: str | Sequence[int]) -> list[int]:
         return self._cut(completion) if isinstance(completion, str) else list(completion)
@@ -123,9 +174,16 @@ class _PiecePrompter:
         del who  # both read the same
         return self
 
-    @staticmethod
-    def _text(prompt: Any) -> str:
-        return prompt if isinstance(prompt, str) else "".join(str(each["content"]) for each in prompt)
+    def _text(self, messages: Messages, tools: Tools) -> str:
+        if self.template is None:  # and nowhere to put tools
+            return "".join(str(each["content"]) for each in messages)
+        return write_chat(self.template, messages, tools, self._write)
+
+    def _write(self, messages: list[Message], tools: list[Message] | None) -> str:
+        rendered, _ = render_jinja_template(
+            [messages], tools, chat_template=self.template, add_generation_prompt=True
+        )
+        return str(rendered[0])
 
     def _cut(self, text: str) -> list[int]:
         ids = []
@@ -142,7 +200,3 @@ class _PiecePrompter:
             ids.append(found)
             text = text[len(self.pieces[found]) :]
         return ids
-
-
-def _is_text(prompt: Prompt) -> bool:
-    return isinstance(prompt, str) or all(isinstance(each, Mapping) for each in prompt)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from delegate_llm.errors import VocabularyMismatchError
+from delegate_llm.grammar import Grammars
 from delegate_llm.rows import Vocabulary
 
 if TYPE_CHECKING:
@@ -46,14 +48,28 @@ def shared_vocabulary(
     known = {token_id for table in tables for token_id in table.values() if token_id < rows}
     size = max(known) + 1
     fuller = max(tokenizers, key=len)
+    eos = frozenset(_eos(tokenizers, models))
     return Vocabulary(
         size=size,
         rows=rows,
-        eos=frozenset(_eos(tokenizers, models)),
+        eos=eos,
         decode=_decoder(fuller),
         piece=functools.cache(functools.partial(_piece, fuller)),
         holes=tuple(sorted(set(range(size)) - known)),
+        grammars=_grammars(fuller, size, eos),
     )
+
+
+def _grammars(tokenizer: PreTrainedTokenizerBase, size: int, eos: Iterable[int]) -> Grammars | None:
+    """Compiles grammars for a tokenizer; None if it is not one of the fast ones, which llguidance reads."""
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        return None
+
+    def lexicon() -> Any:
+        hf = importlib.import_module("llguidance.hf")
+        return hf.from_tokenizer(tokenizer, n_vocab=size, eos_token=sorted(eos))
+
+    return Grammars(lexicon, size)
 
 
 def _compare(base: PreTrainedTokenizerBase, reasoner: PreTrainedTokenizerBase) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from models import SIZE, random_model, tokenizer
+from models import SIZE, random_model, save, tokenizer
 from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
@@ -28,22 +31,6 @@ from delegate_llm.errors import require
 
 POLICY = DelegationPolicy(threshold=3.0)
 SETTINGS: dict[str, Any] = {"policy": POLICY, "max_tokens": 20, "trace": "full", "ignore_eos": True}
-
-
-def save(folder: Path, seed: int, *, safe: bool = True, **changes: Any) -> Path:
-    model = random_model("llama", seed, scale=6.0, **changes)
-    model.save_pretrained(folder)
-    if not safe:
-        (folder / "model.safetensors").unlink()
-        torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    tokenizer().save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    root = tmp_path_factory.mktemp("pair")
-    return save(root / "base", 1), save(root / "reasoner", 2)
 
 
 def test_folders_and_loaded_models_are_the_same_pair(folders: tuple[Path, Path]) -> None:
@@ -91,6 +78,73 @@ def test_different_padding_of_one_vocabulary(tmp_path: Path) -> None:
     assert pair.generate("the", **SETTINGS).trace.summary.tokens == 20
 
 
+# --- Shared weights ---
+
+
+def test_pairs_share_the_checkpoints_they_have_in_common(
+    folders: tuple[Path, Path], loads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load_pair(*folders)
+    second = load_pair(str(folders[0]), folders[0], device="cpu", dtype="float32")
+    assert second.base.model is second.reasoner.model is first.base.model
+    assert second.base.lock is second.reasoner.lock is first.base.lock is not first.reasoner.lock
+    monkeypatch.chdir(folders[0].parent)
+    assert load_pair("./base", folders[1].name).reasoner.model is first.reasoner.model
+    assert len(loads) == 2
+    for options in ({"dtype": "bfloat16"}, {"model_kwargs": {"attn_implementation": "eager"}}):
+        assert load_pair(*folders, **options).base.model is not first.base.model
+    assert len(loads) == 6
+
+
+def test_weights_go_with_the_last_pair(folders: tuple[Path, Path], loads: list[str]) -> None:
+    pair = load_pair(*folders)
+    alive = weakref.ref(pair.base.model)
+    other = load_pair(*folders)
+    del pair
+    gc.collect()
+    assert alive() is other.base.model
+    del other
+    gc.collect()
+    assert alive() is None
+    load_pair(*folders)
+    assert len(loads) == 4
+
+
+def test_a_changed_checkpoint_is_loaded_afresh(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    folder = save(tmp_path / "own", 3)
+    before = load_pair(folders[0], folder)
+    (folder / "training.log").write_text("no part of the checkpoint")
+    (folder / "delegation_policy.json").write_text(POLICY.to_json())
+    same = load_pair(folders[0], folder)
+    assert same.reasoner.model is before.reasoner.model
+    assert same.policy == POLICY
+    save(folder, 4)
+    after = load_pair(folders[0], folder)
+    assert after.base.model is before.base.model
+    assert not torch.equal(after.reasoner.model.lm_head.weight, before.reasoner.model.lm_head.weight)
+
+
+def test_an_error_is_not_remembered(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    with pytest.raises(LoadError):
+        load_pair(folders[0], tmp_path / "late")
+    assert load_pair(folders[0], save(tmp_path / "late", 3))
+
+
+def test_one_lock_for_one_given_model() -> None:
+    base, reasoner = ((random_model("llama", seed), tokenizer()) for seed in (1, 2))
+    one, two = load_pair(base, reasoner), load_pair(reasoner, base)
+    assert one.base.lock is two.reasoner.lock is not one.reasoner.lock
+    assert one.reasoner.lock is two.base.lock
+
+
+def test_threads_load_one_after_the_other(folders: tuple[Path, Path], loads: list[str]) -> None:
+    """transformers changes settings of the whole process while it loads."""
+    with ThreadPoolExecutor(4) as pool:
+        pairs = list(pool.map(lambda _: load_pair(*folders), range(4)))
+    assert len({id(pair.base.model) for pair in pairs}) == 1
+    assert len(loads) == 2
+
+
 # --- Adapters ---
 
 
@@ -128,6 +182,15 @@ def test_an_adapter_is_switched_per_forward(folders: tuple[Path, Path], adapter:
         assert made.token_ids == wanted.token_ids
         assert made.trace.summary == wanted.trace.summary
     assert made.trace.summary.changed > 0
+
+
+def test_the_base_of_an_adapter_is_shared_with_nobody(folders: tuple[Path, Path], adapter: Path) -> None:
+    plain = load_pair(*folders)
+    adapted = load_pair(folders[0], adapter)
+    again = load_pair(folders[0], adapter)
+    assert len({id(each.base.model) for each in (plain, adapted, again)}) == 3
+    assert load_pair(*folders).base.model is plain.base.model
+    assert not any("lora" in name for name, _ in plain.base.model.named_modules())
 
 
 def test_pickled_adapters_are_refused(folders: tuple[Path, Path], adapter: Path, tmp_path: Path) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import string
+from pathlib import Path
 from typing import Any
 
 import pytest
 from models import SIZE, random_model, tokenizer
 from scripts import POLICY
 
-from delegate_llm import Pair, PromptError, load_pair
+from delegate_llm import LoadError, Pair, PromptError, RequestError, load_pair
+from delegate_llm.pairs import PLAIN_CHAT
+from delegate_llm.pairs.prompts import Rendered
+from delegate_llm.pairs.scripted import scripted_pair
+
+GO = [{"role": "user", "content": "go"}]
+ADD = {"type": "function", "function": {"name": "add", "parameters": {}}}
 
 
 def test_text_and_ids_are_the_same_prompt(pair: Pair) -> None:
@@ -27,9 +36,9 @@ def test_each_model_has_its_own_prompt_for_the_shared_answer() -> None:
         reasoner_template="{% for m in messages %}{{ m.content }}{% endfor %}{{ hint }}",
         reasoner_template_kwargs={"hint": ". think"},
     )
-    base, reasoner = two.prompter.ids([{"role": "user", "content": "go"}])
-    assert tokenizer().decode(base) == "go"
-    assert tokenizer().decode(reasoner) == "go. think"
+    rendered = two.prompter.render([{"role": "user", "content": "go"}])
+    assert tokenizer().decode(rendered.base) == "go"
+    assert tokenizer().decode(rendered.reasoner) == "go. think"
     assert two.base.model is two.reasoner.model
     usage = two.generate([{"role": "user", "content": "go"}], policy=POLICY, max_tokens=4).usage
     assert usage.reasoner_prompt_tokens > usage.prompt_tokens
@@ -39,8 +48,8 @@ def test_a_template_is_borrowed_or_missed() -> None:
     models = [(random_model("llama", seed), tokenizer()) for seed in (1, 2)]
     messages = [{"role": "user", "content": "go"}]
     borrowed = load_pair(*models, reasoner_template="{{ messages[0].content }}!".replace("!", "."))
-    base, reasoner = borrowed.prompter.ids(messages)
-    assert base == reasoner
+    rendered = borrowed.prompter.render(messages)
+    assert rendered.base == rendered.reasoner
     with pytest.raises(PromptError, match=r"chat template.*base_template"):
         load_pair(*models).generate(messages)
     broken = load_pair(*models, base_template="{{ raise_exception('no') }}")
@@ -73,3 +82,128 @@ def test_bad_prompts(pair: Pair, prompt: Any, said: str) -> None:
     with pytest.raises(PromptError, match=said):
         pair.stream(prompt, policy=POLICY)
     assert pair.generate("ok", policy=POLICY, max_tokens=2).text is not None
+
+
+# --- Rendered once ---
+
+
+def thinker() -> Pair:
+    """A base that answers at once, and a reasoner that thinks first."""
+    own = (random_model("llama", 1), tokenizer())
+    return load_pair(
+        own,
+        own,
+        base_template="{{ messages[0].content }}",
+        reasoner_template="{{ messages[0].content }}{% if think %}<think>\n{% endif %}",
+        reasoner_template_kwargs={"think": True},
+    )
+
+
+def test_a_prompt_may_be_rendered_once() -> None:
+    pair = thinker()
+    rendered = pair.prompter.render(GO)
+    assert pair.prompter.render(rendered) is rendered
+    assert pair.prompter.ids(rendered) == (list(rendered.base), list(rendered.reasoner))
+    settings = {"policy": POLICY, "max_tokens": 6}
+    assert pair.generate(rendered, **settings) == pair.generate(GO, **settings)
+    both = pair.generate_batch([rendered, GO], **settings)
+    assert both[0].token_ids == both[1].token_ids == pair.generate(GO, **settings).token_ids
+    assert pair.score(rendered, "then", policy=POLICY) == pair.score(GO, "then", policy=POLICY)
+
+
+def test_each_side_says_whether_it_thinks() -> None:
+    prompter = thinker().prompter
+    rendered = prompter.render(GO)
+    assert (rendered.thinking, rendered.reasoner_thinking) == (False, True)
+    assert len(rendered.reasoner) > len(rendered.base)
+    for plain in ("go<think>", tokenizer()("go<think>").input_ids):
+        assert not prompter.render(plain).reasoner_thinking
+
+
+def test_one_model_alone_reads_its_own() -> None:
+    pair = thinker()
+    rendered = pair.prompter.render(GO)
+    for who, ids, thinks in (("base", rendered.base, False), ("reasoner", rendered.reasoner, True)):
+        alone = pair.alone(who)
+        expected = Rendered(ids, ids, thinks, thinks)
+        assert alone.prompter.render(GO) == expected
+        assert alone.prompter.render(rendered) == expected
+        assert alone.prompter.render(expected) == expected
+        assert alone.alone("base").prompter.render(rendered) == expected
+        assert alone.generate(rendered, max_tokens=4) == alone.generate(GO, max_tokens=4)
+
+
+@pytest.mark.parametrize(
+    ("rendered", "said"),
+    [(Rendered((), (1,)), "empty"), (Rendered((1,), (SIZE,)), "token id"), (Rendered((-1,), (1,)), "-1")],
+)
+def test_what_was_rendered_is_checked(pair: Pair, rendered: Rendered, said: str) -> None:
+    with pytest.raises(PromptError, match=said):
+        pair.generate(rendered)
+
+
+# --- Templates by name, and none at all ---
+
+
+def test_a_template_for_tools_is_taken_where_there_are_some() -> None:
+    own = copy.copy(tokenizer())
+    own.chat_template = {"default": "{{ messages[0].content }}", "tool_use": "{{ tools | length }}"}
+    prompter = load_pair((random_model("llama", 1), own), (random_model("llama", 2), own)).prompter
+    assert own.decode(prompter.render(GO).base) == "go"
+    assert own.decode(prompter.render(GO, tools=[ADD]).base) == "1"
+    own.chat_template = {"only": "{{ messages[0].content }}."}
+    prompter = load_pair((random_model("llama", 1), own), (random_model("llama", 2), own)).prompter
+    assert own.decode(prompter.render(GO).base) == "go."
+
+
+def test_a_fallback_is_used_where_neither_has_a_template() -> None:
+    models = [(random_model("llama", seed), tokenizer()) for seed in (1, 2)]
+    fallback = "{% set stops = ['.', 'x'] %}{{ messages[0].content }}."
+    pair = load_pair(*models, fallback_template=fallback)
+    assert tokenizer().decode(pair.prompter.render(GO).base) == "go."
+    assert pair.prompter.stops == pair.alone("base").prompter.stops == (".", "x")
+    pair = load_pair(*models, fallback_template=fallback, reasoner_template="{{ messages[0].content }}")
+    assert tokenizer().decode(pair.prompter.render(GO).base) == "go"
+    assert pair.prompter.stops == ()
+    assert load_pair(*models).prompter.stops == ()
+    assert load_pair(*models, fallback_template=PLAIN_CHAT).prompter.stops == ("\n\nUser:",)
+    with pytest.raises(LoadError, match=r"none\.jinja"):
+        load_pair(*models, fallback_template=Path("none.jinja"))
+    with pytest.raises(RequestError, match="template: 7"):
+        load_pair(*models, fallback_template=7)
+
+
+# --- Scripted pairs ---
+
+
+def played(template: str | None) -> Pair:
+    pieces = ["<end>", "<think>", *string.printable]
+    return scripted_pair(lambda seen: [1.0] * 102, lambda seen: [1.0] * 102, pieces, chat_template=template)
+
+
+def spelled(pair: Pair, rendered: Rendered) -> str:
+    return "".join(pair.vocabulary.piece(each) for each in rendered.base)
+
+
+def test_scripted_pairs_play_templates() -> None:
+    pair = played(PLAIN_CHAT.read_text())
+    assert pair.prompter.stops == ("\n\nUser:",)
+    messages = [{"role": "system", "content": "Be kind."}, *GO, {"role": "assistant", "content": " on "}]
+    rendered = pair.prompter.render([*messages, *GO])
+    assert spelled(pair, rendered) == "Be kind.\n\nUser: go\n\nAssistant: on\n\nUser: go\n\nAssistant:"
+    assert pair.prompter.render(rendered) is rendered
+    assert '<tools>\n{"type"' in spelled(pair, pair.prompter.render(GO, tools=[ADD]))
+    thinking = played("{{ messages[0].content }}<end>{% if add_generation_prompt %}<think>\n{% endif %}")
+    rendered = thinking.prompter.render(GO)
+    assert rendered.base[2:4] == (0, 1)
+    assert rendered.thinking
+    assert rendered.reasoner_thinking
+    assert not thinking.prompter.render("go<think>").thinking
+
+
+def test_scripted_pairs_without_a_template_join_contents() -> None:
+    pair = played(None)
+    assert spelled(pair, pair.prompter.render([*GO, *GO], tools=[ADD])) == "gogo"
+    assert pair.prompter.stops == ()
+    with pytest.raises(PromptError, match="empty"):
+        pair.prompter.render([])

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare, gumbel_r, kstest
 
-from delegate_llm.sampling import Sampling, draw, gumbel_noise, uniform
+from delegate_llm.request import Sampling
+from delegate_llm.sampling import draw, gumbel_noise, uniform
 
 DRAWS = 20_000
 
