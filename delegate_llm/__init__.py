@@ -1,10 +1,12 @@
 """Reasoning at base-model cost: a base writes, a reasoner is heard at the few tokens that decide.
 
-    from delegate_llm import load_pair
+    from delegate_llm import DelegatedChatModel
 
-    pair = load_pair("delegate-llm/tiny-base", "delegate-llm/tiny-reasoner")
-    answer = pair.generate([{"role": "user", "content": "..."}])
-    print(answer.text, answer.trace.summary)
+    model = DelegatedChatModel("delegate-llm/tiny-base", "delegate-llm/tiny-reasoner")
+    answer = model.invoke("...")
+    print(answer.content, answer.response_metadata["delegation"]["summary"])
+
+`load_pair` gives the two models without LangChain.
 
 Names are imported when they are first used, so `import delegate_llm` is quick and loads no torch.
 """
@@ -17,9 +19,13 @@ from typing import TYPE_CHECKING, Any
 from delegate_llm._version import __version__
 
 if TYPE_CHECKING:
+    from delegate_llm.chat_model import ChatDelegated, DelegatedChatModel
     from delegate_llm.errors import (
+        CancelledError,
+        DeadlineError,
         DelegateError,
         GateError,
+        GrammarError,
         LoadError,
         MissingExtraError,
         NumericsError,
@@ -29,22 +35,34 @@ if TYPE_CHECKING:
         VocabularyMismatchError,
     )
     from delegate_llm.gates import BoundaryGate, EntropyGate, GateView, WindowGate
+    from delegate_llm.grammar import Grammar
     from delegate_llm.pairs import load_pair
     from delegate_llm.pairs.pair import Pair, Piece
+    from delegate_llm.pairs.registry import forget_pairs, shared_pair
     from delegate_llm.policy import Budget, DelegationPolicy
-    from delegate_llm.trace import Decision, Generation, Summary, Trace, Usage
+    from delegate_llm.trace import Decision, Generation, Logprob, Summary, TokenLogprobs, Trace, Usage
+    from delegate_llm.tracing import DelegationTracer
+    from delegate_llm.watching import watch, watch_pieces
 
 __all__ = (
     "BoundaryGate",
     "Budget",
+    "CancelledError",
+    "ChatDelegated",
+    "DeadlineError",
     "Decision",
     "DelegateError",
+    "DelegatedChatModel",
     "DelegationPolicy",
+    "DelegationTracer",
     "EntropyGate",
     "GateError",
     "GateView",
     "Generation",
+    "Grammar",
+    "GrammarError",
     "LoadError",
+    "Logprob",
     "MissingExtraError",
     "NumericsError",
     "Pair",
@@ -53,18 +71,27 @@ __all__ = (
     "PromptError",
     "RequestError",
     "Summary",
+    "TokenLogprobs",
     "Trace",
     "Usage",
     "VocabularyMismatchError",
     "WindowGate",
     "__version__",
+    "forget_pairs",
     "load_pair",
+    "shared_pair",
+    "watch",
+    "watch_pieces",
 )
 
 _HOMES = {
+    "chat_model": ("ChatDelegated", "DelegatedChatModel"),
     "errors": (
+        "CancelledError",
+        "DeadlineError",
         "DelegateError",
         "GateError",
+        "GrammarError",
         "LoadError",
         "MissingExtraError",
         "NumericsError",
@@ -74,10 +101,14 @@ _HOMES = {
         "VocabularyMismatchError",
     ),
     "gates": ("BoundaryGate", "EntropyGate", "GateView", "WindowGate"),
+    "grammar": ("Grammar",),
     "pairs": ("load_pair",),
     "pairs.pair": ("Pair", "Piece"),
+    "pairs.registry": ("forget_pairs", "shared_pair"),
     "policy": ("Budget", "DelegationPolicy"),
-    "trace": ("Decision", "Generation", "Summary", "Trace", "Usage"),
+    "trace": ("Decision", "Generation", "Logprob", "Summary", "TokenLogprobs", "Trace", "Usage"),
+    "tracing": ("DelegationTracer",),
+    "watching": ("watch", "watch_pieces"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

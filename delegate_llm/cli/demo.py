@@ -1,4 +1,4 @@
-"""`delegate-llm demo`: the shipped pair at work, then in numbers."""
+"""`delegate-llm demo`: the shipped pair at work in a LangChain chain, then in numbers."""
 
 from __future__ import annotations
 
@@ -26,14 +26,22 @@ from delegate_llm.cli.loading import (
 from delegate_llm.cli.terminal import console, friendly, inline, json_text, remarks
 
 if TYPE_CHECKING:
+    from langchain_core.messages import AIMessage, BaseMessage
+    from langchain_core.runnables import Runnable
+
+    from delegate_llm.chat_model import DelegatedChatModel
     from delegate_llm.demo import Result
     from delegate_llm.pairs.pair import Pair
     from delegate_llm.tiny.problems import Problem
-    from delegate_llm.trace import Summary
 
 __all__ = ("demo",)
 
 _ARMS: Final = 4
+_TURNS: Final = 8
+"""Calls of tools, or rounds of them, that a problem may take."""
+
+Counts = tuple[int, int, int]
+"""Takeovers, those that changed the token, and tokens."""
 
 
 @friendly
@@ -82,11 +90,15 @@ def demo(
 
 
 def _answer_live(out: Console, pair: Pair, problems: Sequence[Problem]) -> None:
-    """Solve problems before one's eyes, in text and with tools in turn."""
+    """Solve problems before one's eyes, in text and with tools in turn, by chains as one writes them."""
+    from delegate_llm.chat_model import DelegatedChatModel  # noqa: PLC0415 - brings LangChain
+    from delegate_llm.demo import MAX_TOKENS  # noqa: PLC0415 - brings pydantic
+
+    model = DelegatedChatModel(pair=pair, max_tokens=MAX_TOKENS)
     for number, problem in enumerate(problems):
         form = "with tools" if number % 2 else "in text"
         out.print(Text(f"Problem {number + 1}, {form}: ", "bold").append(problem.question, "not bold"))
-        right, said = (_solve_with_tools if number % 2 else _solve_in_text)(out, pair, problem)
+        right, said = (_solve_with_tools if number % 2 else _solve_in_text)(out, model, problem)
         takeovers, changed, tokens = (sum(column) for column in zip(*said, strict=True))
         verdict = ("right", "bold green") if right else (f"wrong, it is {problem.answer}", "bold red")
         plural = "" if takeovers == 1 else "s"
@@ -94,39 +106,57 @@ def _answer_live(out: Console, pair: Pair, problems: Sequence[Problem]) -> None:
         out.print(Text.assemble("→ ", verdict, (counts, "dim"), "\n"))
 
 
-def _solve_in_text(out: Console, pair: Pair, problem: Problem) -> tuple[bool, list[tuple[int, ...]]]:
-    from delegate_llm.tiny.problems import grade, messages  # noqa: PLC0415 - needed here only
+def _solve_in_text(out: Console, model: DelegatedChatModel, problem: Problem) -> tuple[bool, list[Counts]]:
+    from langchain_core.prompts import ChatPromptTemplate  # noqa: PLC0415 - slow
 
-    text, said = _say(out, pair, messages(problem))
-    return grade(problem, text), [_counts(said)]
+    from delegate_llm.tiny.problems import grade  # noqa: PLC0415 - needed here only
 
-
-def _solve_with_tools(out: Console, pair: Pair, problem: Problem) -> tuple[bool, list[tuple[int, ...]]]:
-    from delegate_llm.tiny.agent import solve_with_tools  # noqa: PLC0415 - needed here only
-
-    turns: list[tuple[int, ...]] = []
-
-    def chat(history: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str:
-        if history[-1]["role"] == "tool":
-            out.print(Text("tool: ", "dim").append(inline(history[-1]["content"])))
-        text, said = _say(out, pair, history, tools=tools)
-        turns.append(_counts(said))
-        return text
-
-    return solve_with_tools(chat, problem).correct, turns
+    chain = ChatPromptTemplate.from_messages([("user", "{question}")]) | model
+    message = _say(out, model, chain, {"question": problem.question})
+    return grade(problem, message.text), [_counts(message)]
 
 
-def _say(out: Console, pair: Pair, chat: list[dict[str, Any]], **settings: Any) -> tuple[str, Summary]:
-    from delegate_llm.cli.stream import show  # noqa: PLC0415 - brings pydantic
-    from delegate_llm.demo import MAX_TOKENS  # noqa: PLC0415 - brings pydantic
+def _solve_with_tools(out: Console, model: DelegatedChatModel, problem: Problem) -> tuple[bool, list[Counts]]:
+    from langchain_core.messages import HumanMessage, ToolMessage  # noqa: PLC0415 - slow
 
-    answer = pair.stream(chat, max_tokens=MAX_TOKENS, **settings)
-    done = show(out, answer, pair.vocabulary.decode, marked=True)
-    return done.text, done.trace.summary
+    from delegate_llm.tiny.agent import TOOLS, execute  # noqa: PLC0415 - needed here only
+    from delegate_llm.tiny.problems import grade  # noqa: PLC0415 - needed here only
+
+    agent, counts = model.bind_tools(TOOLS), []
+    history: list[BaseMessage] = [HumanMessage(problem.question)]
+    for _ in range(_TURNS):
+        message = _say(out, model, agent, history)
+        counts.append(_counts(message))
+        if message.invalid_tool_calls:
+            return False, counts
+        if not message.tool_calls:
+            return grade(problem, message.text), counts
+        history.append(message)
+        for call in message.tool_calls:
+            try:
+                result = str(execute(call["name"], call["args"]))
+            except ValueError as error:
+                result = str(error)
+            out.print(Text("tool: ", "dim").append(inline(result)))
+            history.append(ToolMessage(result, tool_call_id=call["id"]))
+    return False, counts
 
 
-def _counts(said: Summary) -> tuple[int, ...]:
-    return said.takeovers, said.changed, said.tokens
+def _say(out: Console, model: DelegatedChatModel, chain: Runnable[Any, AIMessage], said: Any) -> AIMessage:
+    """The answer of a chain, written as it is decided, with its takeovers in place."""
+    from delegate_llm.cli.stream import Highlighter  # noqa: PLC0415 - brings pydantic
+    from delegate_llm.watching import watch_pieces  # noqa: PLC0415 - brings pydantic
+
+    highlighter = Highlighter(model.load().vocabulary.decode)
+    with watch_pieces(lambda piece: out.print(highlighter.feed(piece), end="")):
+        message = chain.invoke(said)
+    out.print(highlighter.finish())
+    return message
+
+
+def _counts(message: AIMessage) -> Counts:
+    summary = message.response_metadata["delegation"]["summary"]
+    return summary["takeovers"], summary["changed"], summary["tokens"]
 
 
 # --- In numbers ---

@@ -1,0 +1,281 @@
+"""One call of the chat model: its settings gathered from the model and the call, checked, told to a pair."""
+
+from __future__ import annotations
+
+import difflib
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
+
+from langchain_core.utils.function_calling import convert_to_json_schema
+
+from delegate_llm.errors import CancelledError, DeadlineError, GrammarError, PolicyError, RequestError
+from delegate_llm.grammar import Grammar
+from delegate_llm.policy import DelegationPolicy
+from delegate_llm.request import Request
+
+if TYPE_CHECKING:
+    from delegate_llm.pairs.pair import Pair
+
+__all__ = ("ARMS", "SETTINGS", "Arm", "Call", "arm_of", "chosen_tools", "grammar_of", "unknown_setting")
+
+Arm = Literal["delegated", "base", "reasoner"]
+ARMS: Final[tuple[str, ...]] = get_args(Arm)
+
+_POLICY: Final = ("threshold", "budget", "divergence")
+_PAIR: Final[tuple[str, ...]] = ("max_tokens", "temperature", "top_p", "top_k", "schedule", "draft", "trace")
+_OTHER: Final = ("policy", "stop", "seed", "n", "logprobs", "top_logprobs", "timeout", "arm")
+_CALL_ONLY: Final = (
+    *("model", "tools", "tool_choice", "parallel_tool_calls", "response_format", "grammar"),
+    *("strict", "stream"),  # said by callers who talk to any provider; a grammar is always strict
+)
+SETTINGS: Final = frozenset((*_POLICY, *_PAIR, *_OTHER))
+"""What may be set on the model and in each call."""
+
+
+def unknown_setting(name: str, known: Sequence[str]) -> str:
+    """What to say of a setting that is none."""
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(known))}"
+    return f"unknown setting {name!r}; {hint}"
+
+
+@dataclass(slots=True)
+class Call:
+    """What one call asks of a pair."""
+
+    arm: Arm
+    policy: DelegationPolicy | Mapping[str, Any] | None
+    """As given; None is the pair's own."""
+    changes: dict[str, Any]
+    """Fields of the policy that are set one by one."""
+    settings: dict[str, Any]
+    """For the pair."""
+    seeds: list[int | None]
+    """One an answer."""
+    tools: list[dict[str, Any]] | None
+    """Told to the models."""
+    timeout: float | None
+    """Seconds."""
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+    @classmethod
+    def of(
+        cls,
+        fields: Mapping[str, Any],
+        given: Mapping[str, Any],
+        stop: Sequence[str] | None,
+        *,
+        names: Mapping[str, str],
+    ) -> Call:
+        """The call that the model's fields and a call's own settings make.
+
+        Args:
+            fields: The model's, those of `SETTINGS`.
+            given: The call's; they replace the model's.
+            stop: The call's stop strings, if any; likewise.
+            names: The arms that the names of models stand for.
+
+        Raises:
+            RequestError: If a setting is unknown or out of range.
+            PolicyError: If one of the policy is.
+            GrammarError: If a schema is none.
+        """
+        for name in given.keys() - SETTINGS - set(_CALL_ONLY):
+            raise RequestError(unknown_setting(name, (*SETTINGS, *_CALL_ONLY)))
+        said = {name: value for name, value in given.items() if value is not None}
+        if stop is not None:
+            said["stop"] = stop
+        merged = {name: value for name, value in fields.items() if value is not None} | said
+        tools, grammar = _form(said)
+        settings = {name: merged[name] for name in (*_PAIR, "stop") if name in merged}
+        call = cls(
+            arm=arm_of(said.get("model"), said.get("arm", fields.get("arm")), names),
+            policy=merged.get("policy"),
+            # A policy given with the call stands as it is, but for what the call itself changes.
+            changes={name: (said if "policy" in said else merged).get(name) for name in _POLICY},
+            settings={**settings, "grammar": grammar, "logprobs": _alternatives(merged)},
+            seeds=[],
+            tools=tools,
+            timeout=_seconds(merged.get("timeout")),
+        )
+        call.changes = {name: value for name, value in call.changes.items() if value is not None}
+        checked = Request.check(
+            policy=call.policy_for(DelegationPolicy()), seed=merged.get("seed"), **call.settings
+        )
+        call.seeds = _seeds(checked, _answers(merged.get("n", 1)))
+        return call
+
+    def policy_for(self, own: DelegationPolicy) -> DelegationPolicy:
+        """The policy of this call on a pair whose own is `own`."""
+        if self.arm != "delegated":
+            return DelegationPolicy(budget=0)
+        start = own if self.policy is None else DelegationPolicy.of(self.policy)
+        if not self.changes:
+            return start
+        fields = {name: getattr(start, name) for name in DelegationPolicy.model_fields}
+        changed = DelegationPolicy(**{**fields, **self.changes})
+        if changed.divergence != start.divergence and "threshold" not in self.changes:
+            msg = (
+                f"divergence: {changed.divergence!r} is measured otherwise than "
+                f"{start.divergence!r}, for which the threshold {start.threshold:g} is; give threshold too"
+            )
+            raise PolicyError(msg)
+        return changed
+
+    def pair_for(self, pair: Pair) -> Pair:
+        """The pair, or the one of its models that this call wants alone."""
+        return pair if self.arm == "delegated" else pair.alone(self.arm)
+
+    def clock(self) -> Callable[[], None]:
+        """For `on_step`: raises once the call is cancelled or has run out of time, which starts now."""
+        timeout, cancelled = self.timeout, self.cancelled
+        end = None if timeout is None else time.monotonic() + timeout
+
+        def check() -> None:
+            if cancelled.is_set():
+                msg = "the call was cancelled"
+                raise CancelledError(msg)
+            if end is not None and time.monotonic() > end:
+                msg = f"timeout: no answer within {timeout:g} s; allow more, or fewer max_tokens"
+                raise DeadlineError(msg)
+
+        return check
+
+
+def arm_of(model: Any, arm: Any, names: Mapping[str, str]) -> Arm:
+    """Who is to write.
+
+    Args:
+        model: An arm or the name of a model; None for what `arm` says.
+        arm: The arm otherwise.
+        names: The arms that the names of models stand for.
+    """
+    chosen = names.get(model, model) if isinstance(model, str) else arm if model is None else model
+    if chosen not in ARMS:
+        msg = (
+            f"{'arm' if model is None else 'model'}: {chosen!r} is unknown; choose one of "
+            f"{', '.join(map(repr, ARMS))}{', or ' if names else ''}{', '.join(map(repr, names))}"
+        )
+        raise RequestError(msg)
+    return cast("Arm", chosen)
+
+
+def chosen_tools(tools: Sequence[Mapping[str, Any]], choice: Any) -> list[dict[str, Any]] | None:
+    """The tools among which a call is demanded; None if none is.
+
+    Args:
+        tools: OpenAI's form.
+        choice: None, "auto", "none"; "any", "required" or True; the name of a tool, or OpenAI's dict of one.
+
+    Raises:
+        RequestError: If it names no tool.
+    """
+    if isinstance(choice, Mapping):
+        function = choice.get("function")
+        choice = function.get("name") if isinstance(function, Mapping) else choice.get("type")
+    if choice in (None, False, "auto", "none"):
+        return None
+    every = [dict(each) for each in tools]
+    if not every:
+        msg = f"tool_choice: {choice!r} demands a call, and there are no tools"
+        raise RequestError(msg)
+    if choice in (True, "any", "required"):
+        return every
+    found = [each for each in every if each["function"]["name"] == choice]
+    if not found:
+        names = ", ".join(repr(each["function"]["name"]) for each in every)
+        msg = f"tool_choice: {choice!r} is neither 'auto', 'none', 'any' nor one of the tools {names}"
+        raise RequestError(msg)
+    return found
+
+
+def _form(said: Mapping[str, Any]) -> tuple[list[dict[str, Any]] | None, Grammar | None]:
+    """The tools that the models are told of, and the form that the answer must have."""
+    tools = [dict(each) for each in said.get("tools") or ()]
+    choice = said.get("tool_choice")
+    demanded = chosen_tools(tools, choice)
+    wanted, many = grammar_of(said.get("response_format")), bool(said.get("parallel_tool_calls", True))
+    asked = [name for name in ("grammar", "response_format") if said.get(name) is not None]
+    if len(asked) > 1 or (demanded and asked and asked != ["response_format"]):
+        named = [*asked, "tool_choice"] if demanded else asked
+        msg = f"{' and '.join(named)}: an answer has one form; give one of them"
+        raise RequestError(msg)
+    shown = None if choice == "none" or not tools else tools
+    if demanded is not None:
+        return shown, Grammar.calls(demanded, many=many and (choice in (True, "any", "required")))
+    if wanted is not None and shown:
+        return shown, Grammar.calls(shown, many=many, otherwise=wanted)
+    return shown, wanted or Grammar.of(said.get("grammar"))
+
+
+def grammar_of(response_format: Any) -> Grammar | None:
+    """The grammar that a `response_format` means.
+
+    Args:
+        response_format: OpenAI's: `{"type": "json_schema", "json_schema": {"schema": ...}}`,
+            `{"type": "json_object"}`, `{"type": "text"}`; or a pydantic class, a TypedDict or a JSON schema.
+
+    Raises:
+        GrammarError: If it is none of these.
+    """
+    if response_format is None:
+        return None
+    kind = response_format.get("type") if isinstance(response_format, Mapping) else None
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return Grammar.json({"type": "object"})
+    if kind == "json_schema":
+        inner = response_format.get("json_schema")
+        if isinstance(inner, Mapping) and isinstance(inner.get("schema"), Mapping):
+            return Grammar.json(inner["schema"])
+    elif isinstance(response_format, type | Mapping):
+        try:
+            return Grammar.json(convert_to_json_schema(cast("Any", response_format)))
+        except ValueError:
+            if isinstance(response_format, Mapping) and response_format:
+                return Grammar.json(response_format)
+    msg = (
+        f"response_format: {response_format!r:.80} is none; give a JSON schema, a pydantic class, "
+        "{'type': 'json_object'} or {'type': 'json_schema', 'json_schema': {'name': ..., 'schema': ...}}"
+    )
+    raise GrammarError(msg)
+
+
+def _alternatives(merged: Mapping[str, Any]) -> int | None:
+    """How many alternatives to report beside each token; None for no log-probabilities at all."""
+    top = merged.get("top_logprobs")
+    wanted = merged.get("logprobs")
+    if not isinstance(wanted, bool | None):
+        msg = f"logprobs: {wanted!r} is neither True nor False; top_logprobs says how many alternatives"
+        raise RequestError(msg)
+    if not wanted and (top is None or wanted is False):
+        return None
+    return top if top is not None else 0
+
+
+def _answers(n: Any) -> int:
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        msg = f"n: {n!r} is not an integer of at least 1"
+        raise RequestError(msg)
+    return n
+
+
+def _seeds(request: Request, count: int) -> list[int | None]:
+    """A seed for each answer: the one asked for and those after it, or drawn afresh."""
+    first = request.seed
+    if first is None or request.sampling.temperature == 0:
+        return [None] * count
+    return [first + at for at in range(count)]
+
+
+def _seconds(timeout: Any) -> float | None:
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        msg = f"timeout: {timeout!r} is not a number of seconds above 0"
+        raise RequestError(msg)
+    return float(timeout)
