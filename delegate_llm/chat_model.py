@@ -30,9 +30,10 @@ from delegate_llm._settings import explain
 from delegate_llm._version import __version__
 from delegate_llm.chat.batching import BatchedRoutes
 from delegate_llm.chat.call import ARMS, SETTINGS, Arm, Call, chosen_tools, grammar_of, unknown_setting
+from delegate_llm.chat.forms import uncut
 from delegate_llm.chat.gathering import free_seat
 from delegate_llm.chat.identity import LOAD_OPTIONS, digest, profile_of, said_of, source_name
-from delegate_llm.chat.run import Job, chunks, message, run, run_together
+from delegate_llm.chat.run import Job, chunks, message, run, run_together, some
 from delegate_llm.errors import RequestError
 from delegate_llm.messages import to_chat
 from delegate_llm.pairs import PLAIN_CHAT
@@ -205,14 +206,19 @@ class DelegatedChatModel(BatchedRoutes, TracedRoutes):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         del run_manager
-        call = self._call(kwargs, stop)
+        call, ahead = self._call(kwargs, stop), None
         try:
             stream = chunks(await run_in_executor(None, self._job, call, messages))
-            # Each step runs in a worker and only when it is asked for: a stream that is left costs no more.
-            while (chunk := await run_in_executor(None, next, stream, None)) is not None:
-                yield ChatGenerationChunk(message=chunk)
+            ahead = asyncio.ensure_future(run_in_executor(None, some, stream))
+            while ready := await ahead:
+                # The models go on while the caller reads, for a step or a moment, and no further.
+                ahead = asyncio.ensure_future(run_in_executor(None, some, stream))
+                for chunk in ready:
+                    yield ChatGenerationChunk(message=chunk)
         finally:
             call.cancelled.set()
+            if ahead is not None:
+                ahead.cancel()
 
     def _run_jobs(self, jobs: Sequence[Job]) -> Sequence[list[Generation] | BaseException]:
         return run_together(jobs)
@@ -289,6 +295,7 @@ class DelegatedChatModel(BatchedRoutes, TracedRoutes):
 
         Raises:
             RequestError: If the method is unknown, or the schema none.
+            OutputParserException: From a call whose answer `max_tokens` cut off, or that does not fit.
         """
         del strict
         data_class = schema if isinstance(schema, type) and is_basemodel_subclass(schema) else None
@@ -317,8 +324,10 @@ class DelegatedChatModel(BatchedRoutes, TracedRoutes):
             msg = f"method: {method!r} is unknown; choose 'function_calling', 'json_schema' or 'json_mode'"
             raise RequestError(msg)
         if not include_raw:
-            return model | parser
-        parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
+            return model | uncut() | parser
+        parsed = RunnablePassthrough.assign(
+            parsed=itemgetter("raw") | uncut() | parser, parsing_error=lambda _: None
+        )
         failed = RunnablePassthrough.assign(parsed=lambda _: None)
         return RunnableMap(raw=model) | parsed.with_fallbacks([failed], exception_key="parsing_error")
 

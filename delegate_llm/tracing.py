@@ -8,9 +8,8 @@ told its own run, so it cannot annotate it from within.
 
 from __future__ import annotations
 
-import copy
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -72,14 +71,14 @@ class DelegationTracer(LangChainTracer):
         super()._on_llm_end(run)
 
     def _promote(self, run: Run) -> None:
-        message = _delegated(run)
-        if message is None:
+        messages = _delegated(run)
+        if not messages:
             return
-        takeovers = message["response_metadata"]["delegation"].get("takeovers") or ()
-        shown = [each for each in takeovers if isinstance(each, Mapping)]
+        lists = [each["response_metadata"]["delegation"].get("takeovers") or () for each in messages]
+        shown = [each for takeovers in lists for each in takeovers if isinstance(each, Mapping)]
         left_out = len(shown) - MAX_TAKEOVER_EVENTS
         shown = shown[:MAX_TAKEOVER_EVENTS]
-        metadata = _metadata(message)
+        metadata = _metadata(messages)
         verbatim = self._sends_words(run)
         if verbatim and shown:
             metadata["delegation_takeover_log"] = "\n".join(map(_line, shown))
@@ -89,7 +88,7 @@ class DelegationTracer(LangChainTracer):
             events.append(("takeovers_left_out", {"count": left_out}))
         time = (run.end_time or datetime.now(UTC)).isoformat()
         run.add_event([{"name": name, "time": time, "kwargs": kwargs} for name, kwargs in events])
-        # A fresh dict: LangChain hands the same one to every run of a `generate` over several prompts.
+        # A fresh dict: LangChain starts every run of a `generate` over several prompts with the same one.
         run.extra["metadata"] = {**(run.extra.get("metadata") or {}), **metadata}
 
     def _sends_words(self, run: Run) -> bool:
@@ -218,37 +217,44 @@ def _delegation_tracers(handlers: Iterable[BaseCallbackHandler]) -> list[BaseCal
 
 
 def _delegation_tracer(tracer: LangChainTracer) -> DelegationTracer:
-    """The same tracer, promoting: a shallow copy shares every map of runs, whatever a release calls it."""
-    twin = copy.copy(tracer)
-    twin.__class__ = DelegationTracer
-    assert isinstance(twin, DelegationTracer)
+    """The same tracer, promoting: it shares every map of runs, whatever a release calls it."""
+    # Not `copy.copy`, to which a tracer answers with itself.
+    twin = DelegationTracer.__new__(DelegationTracer)
+    vars(twin).update(vars(tracer))
     return twin
 
 
-def _delegated(run: Run) -> Mapping[str, Any] | None:
-    """The fields of the run's first message that carries a record, None for another model's run."""
-    for generations in (run.outputs or {}).get("generations") or ():
-        for generation in generations:
-            message = (generation.get("message") or {}).get("kwargs") or {}
-            if "delegation" in (message.get("response_metadata") or {}):
-                return message
-    return None
+def _delegated(run: Run) -> list[Mapping[str, Any]]:
+    """The fields of the run's messages that carry a record: none in another model's run, `n` in ours."""
+    generations = [each for some in (run.outputs or {}).get("generations") or () for each in some]
+    messages = [(each.get("message") or {}).get("kwargs") or {} for each in generations]
+    return [each for each in messages if "delegation" in (each.get("response_metadata") or {})]
 
 
-def _metadata(message: Mapping[str, Any]) -> dict[str, Any]:
-    details = message["response_metadata"]
-    record = details["delegation"]
+def _metadata(messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One run's metadata; what several answers to its prompt count and cost is added up."""
+    details = [each["response_metadata"] for each in messages]
+    records = [each["delegation"] for each in details]
     found = {
-        **_scalars(record, ("id",)),
-        **_scalars(record.get("policy"), _POLICY),
-        **_scalars(record.get("summary"), _SUMMARY),
+        **_scalars(records[0], ("id",)),
+        **_scalars(records[0].get("policy"), _POLICY),
+        **_total(_scalars(each.get("summary"), _SUMMARY) for each in records),
     }
+    if len(records) > 1 and found.get("tokens"):
+        found["share"] = found["takeovers"] / found["tokens"]
     # LangChain's cache replays the record of a run that was paid before, and marks the message so.
-    if (message.get("usage_metadata") or {}).get("total_cost") == 0:
+    if all((each.get("usage_metadata") or {}).get("total_cost") == 0 for each in messages):
         found["cached"] = True
     else:
-        found |= _scalars(details.get("delegation_cost"), _COST)
+        found |= _total(_scalars(each.get("delegation_cost"), _COST) for each in details)
     return {f"delegation_{name}": value for name, value in found.items()}
+
+
+def _total(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    total: dict[str, Any] = {}
+    for part in parts:
+        total |= {name: total.get(name, 0) + value for name, value in part.items()}
+    return total
 
 
 def _scalars(source: Any, names: Iterable[str]) -> dict[str, Any]:

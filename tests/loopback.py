@@ -52,6 +52,7 @@ class Loopback:
                 lambda: all(run.get("end_time") for run in self._runs.values()), PATIENCE_S
             )
             assert done, f"runs that never ended: {self._runs}"
+            assert set(self.posts.values()) <= {1}, f"runs that were sent twice: {self.posts}"
             return sorted(self._runs.values(), key=lambda run: run["dotted_order"])
 
     def take(self, operation: str, run_id: str, fields: dict[str, Any]) -> None:

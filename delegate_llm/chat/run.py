@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from delegate_llm.pairs.prompts import Rendered
 
 _CALLS: Final = (parsing.Call, parsing.BrokenCall)
+_MOMENT: Final = 0.001
+"""Seconds."""
 
-__all__ = ("Job", "chunks", "message", "run", "run_together")
+__all__ = ("Job", "chunks", "message", "run", "run_together", "some")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,20 @@ def chunks(job: Job) -> Iterator[AIMessageChunk]:
             calls += isinstance(part, _CALLS)
         if finished:
             yield _closing(job, piece, called=calls > 0)
+
+
+def some(stream: Iterator[AIMessageChunk]) -> list[AIMessageChunk]:
+    """The next chunks: one, and those that come within a moment; none at the end.
+
+    A worker hands them over to an event loop, which costs as much as a small model's token.
+    """
+    ready: list[AIMessageChunk] = []
+    end = time.monotonic() + _MOMENT
+    for chunk in stream:
+        ready.append(chunk)
+        if time.monotonic() > end:
+            break
+    return ready
 
 
 def message(job: Job, generation: Generation) -> AIMessage:

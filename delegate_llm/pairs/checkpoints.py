@@ -6,8 +6,10 @@ under one lock, whoever asks for them, so the lock belongs to the model and not 
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +17,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 from delegate_llm.errors import LoadError
 from delegate_llm.pairs.sources import identity, resolve, stamp
@@ -111,19 +114,33 @@ def _load(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     common = {"revision": revision, "trust_remote_code": options.trust_remote_code}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **common)
-        model = AutoModelForCausalLM.from_pretrained(
-            where,
-            **common,
-            dtype=options.dtype,
-            use_safetensors=options.use_safetensors or None,  # None: whatever there is
-            **options.model_kwargs,
-        )
+        with _quiet_in_pipes():
+            tokenizer = AutoTokenizer.from_pretrained(where, **common)
+            model = AutoModelForCausalLM.from_pretrained(
+                where,
+                **common,
+                dtype=options.dtype,
+                use_safetensors=options.use_safetensors or None,  # None: whatever there is
+                **options.model_kwargs,
+            )
     except (OSError, ValueError, KeyError, TypeError, ImportError, SafetensorError) as error:
         raise LoadError(_why(who, source, error, options)) from error
     if "device_map" not in options.model_kwargs:
         model.to(options.device)
     return _checked(model, who), tokenizer
+
+
+@contextmanager
+def _quiet_in_pipes() -> Iterator[None]:
+    """Keep transformers' bars to terminals; in a log they are noise."""
+    if not logging.is_progress_bar_enabled() or (sys.stderr is not None and sys.stderr.isatty()):
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
 
 
 def _given(source: Sequence[Any], who: str) -> Checkpoint:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from answers import answering, chat
 from langchain_core.caches import InMemoryCache
+from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
@@ -55,6 +56,17 @@ def record(message: Any) -> dict[str, Any]:
     kept = dict(message.response_metadata["delegation"])
     assert kept.pop("id")
     return kept
+
+
+def near(one: Any, other: Any) -> bool:
+    """Whether two records are equal, but for what rounding in a batch changes."""
+    if isinstance(one, float) and isinstance(other, float):
+        return one == pytest.approx(other, abs=1e-3)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(near(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(near, one, other))
+    return one == other
 
 
 # --- One answer on every route ---
@@ -110,7 +122,8 @@ def test_every_route_ends_with_the_same_record(route: str, settings: dict[str, A
     model = DelegatedChatModel(**PAIR, **settings)
     expected, got = model.invoke(QUESTION), ROUTES[route](model, QUESTION)
     assert got.text == expected.text
-    assert record(got) == record(expected)
+    assert near(record(got), record(expected))
+    assert "batch" in route or record(got) == record(expected)
     assert got.usage_metadata == expected.usage_metadata
     for name in ("model_name", "finish_reason", "model_provider"):
         assert got.response_metadata[name] == expected.response_metadata[name]
@@ -350,8 +363,8 @@ def test_one_bad_input_spoils_no_batch() -> None:
 def test_too_long_a_prompt_in_a_batch_is_its_own_error(model: DelegatedChatModel) -> None:
     answers = model.batch([QUESTION, "pens " * 2000, OTHER], return_exceptions=True)
     assert isinstance(answers[1], PromptError)
-    assert record(answers[0]) == record(model.invoke(QUESTION))
-    assert record(answers[2]) == record(model.invoke(OTHER))
+    assert near(record(answers[0]), record(model.invoke(QUESTION)))
+    assert near(record(answers[2]), record(model.invoke(OTHER)))
 
 
 def test_a_batch_takes_from_the_cache_what_is_there() -> None:
@@ -379,19 +392,20 @@ def test_fifty_calls_at_once(model: DelegatedChatModel) -> None:
 
 def test_an_abandoned_stream_computes_no_further() -> None:
     steps: list[int] = []
-    model = DelegatedChatModel(pair=answering("word " * 100, told=lambda: steps.append(1)))
+    long = "word " * 2000
+    model = DelegatedChatModel(pair=answering(long, told=lambda: steps.append(1)), max_tokens=len(long))
     stream = model.stream("what?")
     next(stream)
     stream.close()
-    count = len(steps)
+    assert len(steps) <= 33  # a step drafts 32 tokens at most
+    steps.clear()
 
     async def leave() -> None:
         async for _ in model.astream("what?"):
             break
 
-    asyncio.run(leave())
-    assert len(steps) <= 2 * count
-    assert count < 100
+    asyncio.run(leave())  # waits for the workers to end
+    assert len(steps) < len(long) / 4
 
 
 def test_a_cancelled_task_stops_within_a_step() -> None:
@@ -582,6 +596,19 @@ def test_structured_output_has_the_form_whatever_the_model_wants(method: Any, sc
         parsed = said["parsed"] if isinstance(said["parsed"], dict) else said["parsed"].model_dump()
         assert set(parsed) == {"name", "age"}
         assert isinstance(parsed["age"], int)
+
+
+@pytest.mark.parametrize("method", ["function_calling", "json_schema"])
+def test_a_form_that_was_cut_off_is_an_error(model: DelegatedChatModel, method: Any) -> None:
+    chain = model.with_structured_output(Person, method=method, max_tokens=6)
+    with pytest.raises(OutputParserException, match="cut off after 6 tokens"):
+        chain.invoke("Who?")
+    with pytest.raises(OutputParserException, match="cut off after 6 tokens"):
+        list(chain.stream("Who?"))
+    with pytest.raises(OutputParserException, match="cut off after 6 tokens"):
+        asyncio.run(chain.ainvoke("Who?"))
+    raw = model.with_structured_output(Person, method=method, max_tokens=6, include_raw=True).invoke("Who?")
+    assert "cut off" in str(raw["parsing_error"])
 
 
 def test_json_mode_and_unknown_methods(model: DelegatedChatModel) -> None:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, aclosing, nullcontext
 from typing import Any
 
 import pytest
+from answers import chat
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackHandler, CallbackManager
 from langchain_core.language_models import GenericFakeChatModel
@@ -114,7 +115,7 @@ def tracing(smith: Loopback, **settings: Any) -> AbstractContextManager[None]:
     return tracing_context(**{"enabled": True, "client": smith.client, "project_name": "p"} | settings)
 
 
-# Each route asks "q0" (and "q1" if it asks twice) and returns the answers as text.
+# Each route asks "q0?" (and "q1?" if it asks twice) and returns the answers as text.
 
 
 def joined(chunks: Any) -> str:
@@ -126,12 +127,12 @@ async def collected(chunks: Any) -> list[Any]:
 
 
 def stream_v3(model, config):
-    return [str(model.stream_events("q0", config, version="v3").output.text)]
+    return [str(model.stream_events("q0?", config, version="v3").output.text)]
 
 
 def astream_v3(model, config):
     async def ask():
-        answer = await (await model.astream_events("q0", config, version="v3")).output
+        answer = await (await model.astream_events("q0?", config, version="v3")).output
         # LangChain gives the output before it ends the run, in a task that `asyncio.run` would cancel.
         await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
         return answer.text
@@ -167,16 +168,23 @@ def streaming_graph(model):
     return StateGraph(MessagesState).add_node("talk", talk).add_edge(START, "talk").compile()
 
 
-ASK = {"messages": [HumanMessage("q0")]}
+ASK = {"messages": [HumanMessage("q0?")]}
 
 
-def graph_messages(model, config):
-    return [joined(chunk for chunk, _ in graph(model).stream(ASK, config, stream_mode="messages"))]
+def token_by_token(stream):
+    chunks = [chunk for chunk, _ in stream]
+    # LangGraph shows the whole message when the node ends, unless it has seen the chunks.
+    assert len(chunks) >= len(PIECES)
+    return [joined(chunks)]
+
+
+def graph_messages(model, config, *, built=graph):
+    return token_by_token(built(model).stream(ASK, config, stream_mode="messages"))
 
 
 def agraph_messages(model, config):
     stream = graph(model, asynchronous=True).astream(ASK, config, stream_mode="messages")
-    return [joined(chunk for chunk, _ in asyncio.run(collected(stream)))]
+    return token_by_token(asyncio.run(collected(stream)))
 
 
 def graph_v3(model, config):
@@ -186,31 +194,35 @@ def graph_v3(model, config):
 
 IN_CHAIN, IN_GRAPH = ["RunnableSequence"], ["LangGraph", "talk"]
 ROUTES: dict[str, tuple[Callable[[Any, Any], list[str]], list[str]]] = {
-    "invoke": (lambda model, config: [model.invoke("q0", config).text], []),
-    "ainvoke": (lambda model, config: [asyncio.run(model.ainvoke("q0", config)).text], []),
-    "stream": (lambda model, config: [joined(model.stream("q0", config))], []),
-    "astream": (lambda model, config: [joined(asyncio.run(collected(model.astream("q0", config))))], []),
-    "events v2": (lambda model, config: events_v2(model, "q0", config), []),
+    "invoke": (lambda model, config: [model.invoke("q0?", config).text], []),
+    "ainvoke": (lambda model, config: [asyncio.run(model.ainvoke("q0?", config)).text], []),
+    "stream": (lambda model, config: [joined(model.stream("q0?", config))], []),
+    "astream": (lambda model, config: [joined(asyncio.run(collected(model.astream("q0?", config))))], []),
+    "events v2": (lambda model, config: events_v2(model, "q0?", config), []),
     "events v3": (stream_v3, []),
     "async events v3": (astream_v3, []),
-    "batch": (lambda model, config: [each.text for each in model.batch(["q0", "q1"], config)], []),
+    "batch": (lambda model, config: [each.text for each in model.batch(["q0?", "q1?"], config)], []),
     "abatch": (
-        lambda model, config: [each.text for each in asyncio.run(model.abatch(["q0", "q1"], config))],
+        lambda model, config: [each.text for each in asyncio.run(model.abatch(["q0?", "q1?"], config))],
         [],
     ),
-    "bound": (lambda model, config: [model.bind(stop=["x"]).invoke("q0", config).text], []),
-    "chain": (lambda model, config: [chain(model).invoke({"q": "q0"}, config)], IN_CHAIN),
+    "bound": (lambda model, config: [model.bind(stop=["x"]).invoke("q0?", config).text], []),
+    "chain": (lambda model, config: [chain(model).invoke({"q": "q0?"}, config)], IN_CHAIN),
     "chain, async": (
-        lambda model, config: [asyncio.run(chain(model).ainvoke({"q": "q0"}, config))],
+        lambda model, config: [asyncio.run(chain(model).ainvoke({"q": "q0?"}, config))],
         IN_CHAIN,
     ),
-    "chain, stream": (lambda model, config: ["".join(chain(model).stream({"q": "q0"}, config))], IN_CHAIN),
-    "chain, events v2": (lambda model, config: events_v2(chain(model), {"q": "q0"}, config), IN_CHAIN),
+    "chain, stream": (lambda model, config: ["".join(chain(model).stream({"q": "q0?"}, config))], IN_CHAIN),
+    "chain, events v2": (lambda model, config: events_v2(chain(model), {"q": "q0?"}, config), IN_CHAIN),
     "graph": (lambda model, config: [graph(model).invoke(ASK, config)["messages"][-1].text], IN_GRAPH),
     "graph, messages": (graph_messages, IN_GRAPH),
     "graph, async messages": (agraph_messages, IN_GRAPH),
     "graph that streams": (
         lambda model, config: [streaming_graph(model).invoke(ASK, config)["messages"][-1].text],
+        IN_GRAPH,
+    ),
+    "graph that streams, messages": (
+        lambda model, config: graph_messages(model, config, built=streaming_graph),
         IN_GRAPH,
     ),
     "graph, v3": (graph_v3, IN_GRAPH),
@@ -256,10 +268,9 @@ def test_each_run_arrives_once_with_what_the_reasoner_did(route, multipart, how,
         runs = smith.runs()
 
     assert set(answers) == {TEXT}
-    assert set(smith.posts.values()) == {1}
     assert set(smith.requests) == {f"POST /runs/{'multipart' if multipart else 'batch'}"}
     delegated = llm_runs(runs)
-    assert sorted(promoted(run)["delegation_id"] for run in delegated) == ["q0", "q1"][: len(answers)]
+    assert sorted(promoted(run)["delegation_id"] for run in delegated) == ["q0?", "q1?"][: len(answers)]
     for run in delegated:
         assert promoted(run) == PROMOTED | {"delegation_id": promoted(run)["delegation_id"]}
         assert takeovers(run) == [TOLD]
@@ -271,6 +282,26 @@ def test_each_run_arrives_once_with_what_the_reasoner_did(route, multipart, how,
         assert not run.get("error")
         assert parents(run, runs) == ancestors
     assert [promoted(run) for run in runs if run["run_type"] != "llm"] == [{}] * (len(runs) - len(delegated))
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_the_real_model_is_recorded_so_too(route, smith):
+    ask, ancestors = ROUTES[route]
+    with tracing(smith):
+        answers = ask(chat("It is Monday.", "It is Friday."), {})
+    runs = smith.runs()
+    assert set(answers) == {"It is Friday."}
+    assert len(llm_runs(runs)) == len(answers)
+    for run in llm_runs(runs):
+        details = run["outputs"]["generations"][0][0]["message"]["kwargs"]["response_metadata"]
+        record = details["delegation"]
+        assert takeovers(run) == [{name: each[name] for name in TOLD} for each in record["takeovers"]]
+        assert [each["token"] for each in takeovers(run)] == list("Fri")
+        counted = record["summary"] | details["delegation_cost"]
+        assert counted.keys() == (SUMMARY | COST).keys()
+        assert promoted(run).items() >= {f"delegation_{name}": counted[name] for name in counted}.items()
+        assert promoted(run).keys() == {*PROMOTED, "delegation_id"}
+        assert parents(run, runs) == ancestors
 
 
 @pytest.mark.parametrize("multipart", [True, False])
@@ -311,6 +342,19 @@ def test_prompts_of_one_generate_do_not_mix(model, smith):
         for run in smith.runs()
     }
     assert asked == {f"q{i}": f"q{i}" for i in range(4)}
+
+
+def test_several_answers_are_one_run_that_costs_them_all(smith):
+    with tracing(smith):
+        result = chat("It is Monday.", "It is Friday.", n=2).generate([[HumanMessage("q?")]])
+    (run,) = smith.runs()
+    costs = [each.message.response_metadata["delegation_cost"] for each in result.generations[0]]
+    told = promoted(run)
+    assert {name: told[f"delegation_{name}"] for name in COST} == {
+        name: sum(each[name] for each in costs) for name in COST
+    }
+    assert len(takeovers(run)) == told["delegation_takeovers"] == 6
+    assert told["delegation_share"] == 6 / told["delegation_tokens"]
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -393,6 +437,7 @@ def test_the_callers_callbacks_stay_as_they_are(manager_class, smith):
     ours = annotated(manager)
     assert manager.handlers == [tracer, other]
     assert manager.inheritable_handlers == [tracer]
+    assert type(tracer) is LangChainTracer
     assert type(ours) is manager_class
     assert (ours.tags, ours.metadata) == (manager.tags, manager.metadata)
     assert [type(each) for each in ours.handlers] == [DelegationTracer, BaseCallbackHandler]
