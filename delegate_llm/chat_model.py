@@ -8,29 +8,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from operator import itemgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LanguageModelInput, ModelProfile
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.output_parsers import BaseOutputParser, JsonOutputParser, PydanticOutputParser
-from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.runnables import Runnable
 from langchain_core.runnables.config import run_in_executor
 from langchain_core.tools import BaseTool
 from langchain_core.utils import from_env
-from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
-from langchain_core.utils.pydantic import is_basemodel_subclass
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from delegate_llm._settings import explain
 from delegate_llm._version import __version__
 from delegate_llm.chat.batching import BatchedRoutes
 from delegate_llm.chat.call import ARMS, SETTINGS, Arm, Call, chosen_tools, grammar_of, unknown_setting
-from delegate_llm.chat.forms import uncut
+from delegate_llm.chat.forms import call_parser, json_parser, parsed, response_format
 from delegate_llm.chat.gathering import free_seat
 from delegate_llm.chat.identity import LOAD_OPTIONS, digest, profile_of, said_of, source_name
 from delegate_llm.chat.run import Job, chunks, message, run, run_together, some
@@ -82,7 +79,8 @@ class DelegatedChatModel(BatchedRoutes, TracedRoutes):
     arm: Arm = "delegated"
     """Who writes: both, as the policy says, or `"base"` or `"reasoner"` alone."""
     policy: Any = None
-    """When the reasoner takes over: a `DelegationPolicy` or its fields; the pair's own by default."""
+    """When the reasoner takes over: a `DelegationPolicy`, its fields, or a file of one; the pair's own by
+    default."""
     threshold: float | None = None
     """Instead of the policy's: scores above it call for a takeover."""
     budget: Any = None
@@ -142,6 +140,11 @@ class DelegatedChatModel(BatchedRoutes, TracedRoutes):
             super().__init__(**named, **settings)
         except ValidationError as error:
             raise RequestError(explain(error)) from None
+
+    @field_validator("policy")
+    @classmethod
+    def _read_policy(cls, value: Any) -> Any:
+        return DelegationPolicy.read(value) if isinstance(value, str | Path) else value
 
     @model_validator(mode="after")
     def _checked(self) -> Self:
@@ -298,38 +301,17 @@ class DelegatedChatModel(BatchedRoutes, TracedRoutes):
             OutputParserException: From a call whose answer `max_tokens` cut off, or that does not fit.
         """
         del strict
-        data_class = schema if isinstance(schema, type) and is_basemodel_subclass(schema) else None
         traced = {"kwargs": {"method": method}, "schema": schema}
-        parser: BaseOutputParser[Any]
+        settings = {**kwargs, "ls_structured_output_format": traced}
         if method == "function_calling":
             name = convert_to_openai_tool(schema)["function"]["name"]
-            told = {"tool_choice": name, "ls_structured_output_format": traced}
-            model = self.bind_tools([schema], **{**told, **kwargs})
-            parser = (
-                PydanticToolsParser(tools=[data_class], first_tool_only=True)
-                if data_class
-                else JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
-            )
-        elif method in ("json_schema", "json_mode"):
-            described = {"name": "answer", "schema": convert_to_json_schema(schema)}
-            form = (
-                {"type": "json_schema", "json_schema": described}
-                if method == "json_schema"
-                else {"type": "json_object"}
-            )
-            grammar_of(form)
-            model = self.bind(response_format=form, ls_structured_output_format=traced, **kwargs)
-            parser = PydanticOutputParser(pydantic_object=data_class) if data_class else JsonOutputParser()
-        else:
-            msg = f"method: {method!r} is unknown; choose 'function_calling', 'json_schema' or 'json_mode'"
-            raise RequestError(msg)
-        if not include_raw:
-            return model | uncut() | parser
-        parsed = RunnablePassthrough.assign(
-            parsed=itemgetter("raw") | uncut() | parser, parsing_error=lambda _: None
+            model = self.bind_tools([schema], tool_choice=name, **settings)
+            return parsed(model, call_parser(schema, name), include_raw=include_raw)
+        form = response_format(schema, method)
+        grammar_of(form)
+        return parsed(
+            self.bind(response_format=form, **settings), json_parser(schema), include_raw=include_raw
         )
-        failed = RunnablePassthrough.assign(parsed=lambda _: None)
-        return RunnableMap(raw=model) | parsed.with_fallbacks([failed], exception_key="parsing_error")
 
     # --- Who this is ---
 

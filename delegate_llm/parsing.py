@@ -92,18 +92,19 @@ class AnswerParser:
     dropped, and so is a tag that the end of the answer cuts off.
     """
 
-    def __init__(self, *, thinking: bool = False) -> None:
+    def __init__(self, *, thinking: bool = False, spaced: bool = False) -> None:
         """Start an empty answer.
 
         Args:
             thinking: Whether the prompt already opened `<think>`.
+            spaced: Whether whitespace at the start is no content, as behind "Assistant:".
         """
         self._mode: Literal["text", "think", "call"] = "think" if thinking else "text"
         self._rest = ""  # not settled yet; in a call, its body so far
         self._seen = 0  # before this no `</tool_call>` ends the open call
         self._quoted = 0  # where in it the last `</tool_call>` is that stands in a string
         self._space = ""  # whitespace of which what follows decides whether it is content
-        self._last: Literal["nothing", "text", "think", "call"] = "nothing"
+        self._last: Literal["nothing", "text", "think", "call"] = "think" if spaced else "nothing"
         self._wrote = False  # whether there was any text yet
 
     def push(self, text: str) -> list[Part]:

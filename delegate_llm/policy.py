@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final, Literal, cast, get_args
 
 from pydantic import Field, field_validator
 
 from delegate_llm._settings import Settings
-from delegate_llm.errors import GateError, PolicyError
+from delegate_llm.errors import GateError, LoadError, PolicyError
 from delegate_llm.gates import BoundaryGate, EntropyGate, Gate, GateView, WindowGate
 
 __all__ = ("DEFAULT_BURST", "Budget", "DelegationPolicy", "DivergenceName", "Referee", "Standing")
@@ -114,6 +115,21 @@ class DelegationPolicy(Settings):
             return cls(**value)
         msg = f"policy: {value!r:.80} is neither a DelegationPolicy nor a mapping of its fields"
         raise PolicyError(msg)
+
+    @classmethod
+    def read(cls, path: str | Path) -> DelegationPolicy:
+        """The policy in a file.
+
+        Raises:
+            LoadError: If it cannot be read.
+            PolicyError: If it is none.
+        """
+        try:
+            text = Path(path).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            msg = f"policy: cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}"
+            raise LoadError(msg) from error
+        return cls.from_json(text)
 
     @field_validator("divergence", mode="before")
     @classmethod

@@ -1,19 +1,67 @@
-"""Answers of a form that were cut off: an error, where a parser would give half of one or nothing."""
+"""Structured output: what to ask a model for, and how to parse what it answers.
+
+An answer that was cut off is an error, where LangChain's parsers would give half of one or nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from operator import itemgetter
+from typing import Any
 
 from langchain_core.exceptions import OutputParserException
+from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import RunnableGenerator
+from langchain_core.output_parsers import BaseOutputParser, JsonOutputParser, PydanticOutputParser
+from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
+from langchain_core.runnables import Runnable, RunnableGenerator, RunnableMap, RunnablePassthrough
+from langchain_core.utils.function_calling import convert_to_json_schema
+from langchain_core.utils.pydantic import is_basemodel_subclass
 
-__all__ = ("uncut",)
+from delegate_llm.errors import RequestError
+
+__all__ = ("call_parser", "json_parser", "parsed", "response_format")
 
 
-def uncut() -> RunnableGenerator[AIMessage, AIMessage]:
-    """Passes messages and their chunks on, and raises `OutputParserException` at one that was cut off."""
-    return RunnableGenerator(_passed, _apassed)
+def response_format(schema: dict[str, Any] | type, method: str) -> dict[str, Any]:
+    """OpenAI's way to ask for JSON, by the method that is none of tools.
+
+    Raises:
+        RequestError: If there is no such method.
+    """
+    if method == "json_schema":
+        described = {"name": "answer", "schema": convert_to_json_schema(schema)}
+        return {"type": "json_schema", "json_schema": described}
+    if method == "json_mode":
+        return {"type": "json_object"}
+    msg = f"method: {method!r} is unknown; choose 'function_calling', 'json_schema' or 'json_mode'"
+    raise RequestError(msg)
+
+
+def call_parser(schema: dict[str, Any] | type, name: str) -> BaseOutputParser[Any]:
+    """Reads the arguments of a call of the tool `name`, as what the schema describes."""
+    if isinstance(schema, type) and is_basemodel_subclass(schema):
+        return PydanticToolsParser(tools=[schema], first_tool_only=True)
+    return JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
+
+
+def json_parser(schema: dict[str, Any] | type) -> BaseOutputParser[Any]:
+    """Reads JSON, as what the schema describes."""
+    if isinstance(schema, type) and is_basemodel_subclass(schema):
+        return PydanticOutputParser(pydantic_object=schema)
+    return JsonOutputParser()
+
+
+def parsed(
+    model: Runnable[LanguageModelInput, AIMessage], parser: BaseOutputParser[Any], *, include_raw: bool
+) -> Runnable[LanguageModelInput, Any]:
+    """A model whose answers are parsed; with `include_raw` a dict of `raw`, `parsed` and `parsing_error`."""
+    whole = RunnableGenerator(_passed, _apassed)
+    if not include_raw:
+        return model | whole | parser
+    read = RunnablePassthrough.assign(parsed=itemgetter("raw") | whole | parser, parsing_error=lambda _: None)
+    failed = RunnablePassthrough.assign(parsed=lambda _: None)
+    return RunnableMap(raw=model) | read.with_fallbacks([failed], exception_key="parsing_error")
 
 
 def _passed(messages: Iterator[AIMessage]) -> Iterator[AIMessage]:

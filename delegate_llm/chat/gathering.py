@@ -102,11 +102,9 @@ def seated(owner: object) -> Iterator[Seat | None]:
         The seat; whoever got one has to see to it that it is left, if it was not taken.
     """
     opened = _OPEN.get()
-    if opened is None or opened[0] is not owner:
-        yield None
-        return
-    seat = Seat(opened[1])
-    tokens = _OPEN.set(None), _SEAT.set((owner, seat))
+    seat = Seat(opened[1]) if opened is not None and opened[0] is owner else None
+    # What this call starts itself, in a callback say, has nothing to do with the batch.
+    tokens = _OPEN.set(None), _SEAT.set((owner, seat) if seat else None)
     try:
         yield seat
     finally:

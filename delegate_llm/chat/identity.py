@@ -7,7 +7,7 @@ import json
 import uuid
 import weakref
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Final
 
 from langchain_core.language_models import ModelProfile
@@ -62,10 +62,9 @@ _marks: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
 def source_name(source: Any) -> str:
     """A name for a model as it was given: a hub id, or the last part of a path, which may be private."""
-    if isinstance(source, str | Path):
-        folder = Path(source).expanduser()
-        local = isinstance(source, Path) or str(source).startswith(("/", ".", "~")) or folder.is_dir()
-        return (folder.name or folder.resolve().name) if local else str(source)
+    if isinstance(source, str | Path):  # told from its form: an event loop is no place to ask the disk
+        local = isinstance(source, Path) or source.startswith(("/", ".", "~"))
+        return (PurePath(source).name or "here") if local else str(source)
     if isinstance(source, tuple | list) and source:
         config = getattr(source[0], "config", None)
         return source_name(getattr(config, "_name_or_path", "") or type(source[0]).__name__)

@@ -203,4 +203,4 @@ def _parser(job: Job) -> AnswerParser | _Verbatim:
     grammar = job.call.settings["grammar"]
     if grammar is not None and grammar.kind != "calls" and not job.prompt.thinking:
         return _Verbatim()
-    return AnswerParser(thinking=job.prompt.thinking)
+    return AnswerParser(thinking=job.prompt.thinking, spaced=bool(job.pair.prompter.stops))

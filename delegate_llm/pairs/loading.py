@@ -251,9 +251,4 @@ def _policy(
         path = Path(given)
     else:
         return DelegationPolicy.of(given)
-    try:
-        text = path.expanduser().read_text(encoding="utf-8")
-    except OSError as error:
-        msg = f"policy: cannot read {str(path)!r}: {error.strerror or error}"
-        raise LoadError(msg) from error
-    return DelegationPolicy.from_json(text)
+    return DelegationPolicy.read(path)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from answers import answering, chat
+from langchain.agents import create_agent
 from langchain_core.caches import InMemoryCache
 from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import BaseChatModel
@@ -31,6 +32,7 @@ from delegate_llm import (
     DelegateError,
     DelegationPolicy,
     GrammarError,
+    LoadError,
     PolicyError,
     PromptError,
     RequestError,
@@ -266,6 +268,48 @@ def test_a_seed_names_the_text_and_without_one_it_differs() -> None:
     assert model.invoke(QUESTION, seed=1).content == model.invoke(QUESTION, seed=1).content
     assert len({model.invoke(QUESTION).content for _ in range(4)}) > 1
     assert len({each.content for each in model.batch([QUESTION] * 4)}) > 1
+
+
+def test_a_policy_may_be_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "policy.json"
+    file.write_text(DelegationPolicy(threshold=5.0).to_json())
+    said = DelegatedChatModel(**PAIR, policy=file).invoke(QUESTION)
+    assert said.response_metadata["delegation"]["policy"]["threshold"] == 5.0
+    with pytest.raises(LoadError, match="policy: cannot read"):
+        DelegatedChatModel(**PAIR, policy=str(tmp_path / "none.json"))
+
+
+def test_models_without_a_template_are_asked_in_plain_words(folders: tuple[Path, Path]) -> None:
+    model = DelegatedChatModel(*folders, max_tokens=8)
+    said = model.invoke([SystemMessage("be kind"), HumanMessage("a b")])
+    assert said.usage_metadata["output_tokens"] == 8
+    assert said.text == said.text.lstrip()
+    assert model.load().prompter.stops
+    asked = [HumanMessage("a b")]
+    told = model.get_num_tokens_from_messages(asked, tools=TOOLS)  # Hermes' way, since the template has none
+    assert told > model.get_num_tokens_from_messages(asked) + 500
+
+
+def test_an_agent_of_langchains_own(model: DelegatedChatModel) -> None:
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    def subtract(a: int, b: int) -> int:
+        """Subtract b from a."""
+        return a - b
+
+    def multiply(a: int, b: int) -> int:
+        """Multiply two numbers."""
+        return a * b
+
+    agent = create_agent(model, [add, subtract, multiply])
+    asked = {"messages": [("user", QUESTION)]}
+    for ended in (agent.invoke(asked), asyncio.run(agent.ainvoke(asked))):
+        assert ended["messages"][-1].text == "The answer is 7."
+        assert [each.content for each in ended["messages"] if each.type == "tool"] == ["12", "7"]
+    *_, (last, _) = agent.stream(asked, stream_mode="messages")
+    assert last.response_metadata["delegation"]["id"]
 
 
 # --- Loading ---
