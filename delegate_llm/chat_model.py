@@ -35,7 +35,7 @@ from delegate_llm.errors import RequestError
 from delegate_llm.messages import to_chat
 from delegate_llm.pairs import PLAIN_CHAT
 from delegate_llm.policy import Budget, DelegationPolicy
-from delegate_llm.trace import Generation
+from delegate_llm.trace import Generation, TraceLevel
 from delegate_llm.tracing import TracedRoutes
 
 if TYPE_CHECKING:
@@ -113,8 +113,8 @@ class DelegatedChatModel(BatchedRoutes, TracedRoutes):
     """`"draft"` (fast, the default) or `"lockstep"` (the reference); the answer is the same."""
     draft: int | None = None
     """Tokens the base runs ahead at most."""
-    trace: Literal["takeovers", "full"] = "takeovers"
-    """Whether the record lists the takeovers, or every decision."""
+    trace: TraceLevel = "takeovers"
+    """Which decisions the record lists: `"takeovers"`, `"full"`, or `"off"` for none."""
 
     model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
 from langchain_core.utils.function_calling import convert_to_json_schema
 
-from delegate_llm.errors import CancelledError, DeadlineError, GrammarError, PolicyError, RequestError
+from delegate_llm.errors import CancelledError, DeadlineError, GrammarError, RequestError
 from delegate_llm.grammar import Grammar
 from delegate_llm.policy import DelegationPolicy
 from delegate_llm.request import Request
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from delegate_llm.pairs.pair import Pair
 
 __all__ = ("ARMS", "SETTINGS", "Arm", "Call", "arm_of", "chosen_tools", "grammar_of", "unknown_setting")
+
+logger = logging.getLogger(__name__)
 
 Arm = Literal["delegated", "base", "reasoner"]
 ARMS: Final[tuple[str, ...]] = get_args(Arm)
@@ -116,14 +119,22 @@ class Call:
         if not self.changes:
             return start
         fields = {name: getattr(start, name) for name in DelegationPolicy.model_fields}
-        changed = DelegationPolicy(**{**fields, **self.changes})
-        if changed.divergence != start.divergence and "threshold" not in self.changes:
-            msg = (
-                f"divergence: {changed.divergence!r} is measured otherwise than "
-                f"{start.divergence!r}, for which the threshold {start.threshold:g} is; give threshold too"
+        return DelegationPolicy(**{**fields, **self.changes})
+
+    def warn_of(self, own: DelegationPolicy, policy: DelegationPolicy) -> None:
+        """Log it if a threshold is left that was meant for another divergence."""
+        start = own if self.policy is None else DelegationPolicy.of(self.policy)
+        if (
+            self.arm == "delegated"
+            and policy.divergence != start.divergence
+            and "threshold" not in self.changes
+        ):
+            logger.warning(
+                "divergence: %r has other units than %r, whose threshold %g is left; give threshold too",
+                policy.divergence,
+                start.divergence,
+                start.threshold,
             )
-            raise PolicyError(msg)
-        return changed
 
     def pair_for(self, pair: Pair) -> Pair:
         """The pair, or the one of its models that this call wants alone."""

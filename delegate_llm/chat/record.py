@@ -47,11 +47,10 @@ def response_metadata(
     return said
 
 
-def usage_metadata(generation: Generation, arm: str) -> UsageMetadata:
-    """Tokens as LangChain counts them; `delegated` are those that the reasoner supplied."""
-    usage, summary = generation.usage, generation.trace.summary
-    delegated = summary.tokens if arm == "reasoner" else summary.takeovers
-    details: dict[str, int] = {"delegated": delegated}
+def usage_metadata(generation: Generation) -> UsageMetadata:
+    """Tokens as LangChain counts them; `delegated` are those that it supplied in the base's place."""
+    usage = generation.usage
+    details: dict[str, int] = {"delegated": generation.trace.summary.takeovers}
     return UsageMetadata(
         input_tokens=usage.prompt_tokens,
         output_tokens=usage.completion_tokens,

@@ -54,7 +54,9 @@ class Job:
         """The job that a call of these messages is on a pair; raises what is wrong with them."""
         own = call.pair_for(pair)
         prompt = own.prompter.render(chat, tools=call.tools)
-        return cls(call, own, call.policy_for(pair.policy), prompt, model_name, call.clock())
+        policy = call.policy_for(pair.policy)
+        call.warn_of(pair.policy, policy)
+        return cls(call, own, policy, prompt, model_name, call.clock())
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -174,7 +176,7 @@ def _closing(job: Job, generation: Generation, *, called: bool) -> AIMessageChun
         response_metadata=response_metadata(
             generation, job.policy, model_name=job.model_name, arm=job.call.arm, called=called
         ),
-        usage_metadata=usage_metadata(generation, job.call.arm),
+        usage_metadata=usage_metadata(generation),
         chunk_position="last",
     )
 

@@ -1,0 +1,48 @@
+"""Grammars over vocabularies on paper: for the tests' own tokenizer, and for texts letter by letter."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from models import EOS, SIZE, WORDS
+
+from delegate_llm import Pair
+from delegate_llm.grammar import Grammar, Grammars, Guide
+from delegate_llm.pairs.scripted import _lexicon
+
+LETTERS = [*map(chr, range(32, 127)), *"\n\téßıſ٣µüïö名前😀\u00a0\u2028"]
+"""Text a letter a token, as far as the tests go."""
+
+
+def grammars_of(pieces: Sequence[str], eos: int) -> Grammars:
+    return Grammars(lambda: _lexicon(pieces, eos), len(pieces))
+
+
+def spelling(pair: Pair) -> Pair:
+    """A pair of `models.random_model`, whose tokenizer llguidance cannot read, that follows grammars."""
+    pair.vocabulary = replace(pair.vocabulary, grammars=grammars_of([*WORDS, EOS], SIZE - 1))
+    return pair
+
+
+@functools.cache
+def letters() -> Grammars:
+    return grammars_of([*LETTERS, EOS], len(LETTERS))
+
+
+def accepts(grammar: Grammar, text: str, *, thinking: bool = False) -> bool:
+    """Whether an answer may be this text, letter by letter."""
+    guide = letters().guide(grammar, thinking=thinking)
+    return follows(guide, map(LETTERS.index, text), end=len(LETTERS))
+
+
+def follows(guide: Guide, ids: Iterable[int], *, end: int) -> bool:
+    """Whether an answer may be these tokens and then end."""
+    read: list[int] = []
+    for each in [*ids, end]:
+        if not guide.allowed(read)[each]:
+            return False
+        read.append(each)
+    return True
