@@ -128,4 +128,4 @@ def _chat(question: str) -> list[dict[str, str]]:
 
 def _ids(pair: Pair, messages: list[dict[str, str]]) -> list[int]:
     """Token ids of a chat, so that every method starts from the same ones and none renders templates."""
-    return pair.prompter.ids(messages)[0]
+    return list(pair.prompter.render(messages).base)

@@ -62,10 +62,6 @@ class Prompter(Protocol):
         """Token ids for the base and for the reasoner; raises `PromptError`."""
         ...
 
-    def ids(self, prompt: Prompt, *, tools: Tools = None) -> tuple[list[int], list[int]]:
-        """The ids of `render`, as lists."""
-        ...
-
     def completion_ids(self, completion: str | Sequence[int]) -> list[int]:
         """Token ids of a given answer; raises `PromptError`."""
         ...
@@ -190,11 +186,6 @@ class TemplatePrompter:
             msg = "prompt: it is empty; a model needs at least one token to go on from"
             raise PromptError(msg)
         return rendered
-
-    def ids(self, prompt: Prompt, *, tools: Tools = None) -> tuple[list[int], list[int]]:
-        """The ids of `render`, as lists."""
-        rendered = self.render(prompt, tools=tools)
-        return list(rendered.base), list(rendered.reasoner)
 
     def completion_ids(self, completion: str | Sequence[int]) -> list[int]:
         """Token ids of a given answer."""

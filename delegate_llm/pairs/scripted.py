@@ -163,10 +163,6 @@ class _PiecePrompter:
             raise PromptError(msg)
         return Rendered(tuple(ids), tuple(ids), thinking, thinking)
 
-    def ids(self, prompt: Prompt, *, tools: Tools = None) -> tuple[list[int], list[int]]:
-        rendered = self.render(prompt, tools=tools)
-        return list(rendered.base), list(rendered.reasoner)
-
     def completion_ids(self, completion: str | Sequence[int]) -> list[int]:
         return self._cut(completion) if isinstance(completion, str) else list(completion)
 

@@ -103,7 +103,6 @@ def test_a_prompt_may_be_rendered_once() -> None:
     pair = thinker()
     rendered = pair.prompter.render(GO)
     assert pair.prompter.render(rendered) is rendered
-    assert pair.prompter.ids(rendered) == (list(rendered.base), list(rendered.reasoner))
     settings = {"policy": POLICY, "max_tokens": 6}
     assert pair.generate(rendered, **settings) == pair.generate(GO, **settings)
     both = pair.generate_batch([rendered, GO], **settings)
