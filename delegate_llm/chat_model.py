@@ -26,7 +26,16 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator, model_
 from delegate_llm._settings import explain
 from delegate_llm._version import __version__
 from delegate_llm.chat.batching import BatchedRoutes
-from delegate_llm.chat.call import ARMS, SETTINGS, Arm, Call, chosen_tools, grammar_of, unknown_setting
+from delegate_llm.chat.call import (
+    ARMS,
+    SETTINGS,
+    Arm,
+    Call,
+    chosen_tools,
+    formatted,
+    grammar_of,
+    unknown_setting,
+)
 from delegate_llm.chat.forms import call_parser, json_parser, parsed, response_format
 from delegate_llm.chat.gathering import free_seat
 from delegate_llm.chat.identity import LOAD_OPTIONS, digest, profile_of, said_of, source_name
@@ -269,12 +278,12 @@ class DelegatedChatModel(BatchedRoutes, TracedRoutes):
             **kwargs: Settings of the calls; `parallel_tool_calls=False` allows one demanded call only.
 
         Raises:
-            RequestError: If `tool_choice` is none of these.
+            RequestError: If `tool_choice` is none of these, or a tool is none that can run here.
         """
         del strict
-        formatted = [convert_to_openai_tool(each) for each in tools]
-        chosen_tools(formatted, tool_choice)
-        return self.bind(tools=formatted, tool_choice=tool_choice, **kwargs)
+        made = formatted(tools)
+        chosen_tools(made, tool_choice)
+        return self.bind(tools=made, tool_choice=tool_choice, **kwargs)
 
     def with_structured_output(
         self,
@@ -323,8 +332,8 @@ class DelegatedChatModel(BatchedRoutes, TracedRoutes):
         self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
     ) -> int:
         """Tokens of the base's prompt for these messages and tools, template included."""
-        formatted = None if tools is None else [convert_to_openai_tool(each) for each in tools]
-        return len(self.load().prompter.render(to_chat(messages), tools=formatted).base)
+        told = None if tools is None else formatted(tools)
+        return len(self.load().prompter.render(to_chat(messages), tools=told).base)
 
     def _names(self) -> dict[str, str]:
         """What each arm is called in metadata."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
-from langchain_core.utils.function_calling import convert_to_json_schema
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 
 from delegate_llm.errors import CancelledError, DeadlineError, GrammarError, RequestError
 from delegate_llm.grammar import Grammar
@@ -20,7 +20,17 @@ from delegate_llm.request import Request
 if TYPE_CHECKING:
     from delegate_llm.pairs.pair import Pair
 
-__all__ = ("ARMS", "SETTINGS", "Arm", "Call", "arm_of", "chosen_tools", "grammar_of", "unknown_setting")
+__all__ = (
+    "ARMS",
+    "SETTINGS",
+    "Arm",
+    "Call",
+    "arm_of",
+    "chosen_tools",
+    "formatted",
+    "grammar_of",
+    "unknown_setting",
+)
 
 logger = logging.getLogger(__name__)
 
@@ -174,6 +184,28 @@ def arm_of(model: Any, arm: Any, names: Mapping[str, str]) -> Arm:
     return cast("Arm", chosen)
 
 
+def formatted(tools: Sequence[Any]) -> list[dict[str, Any]]:
+    """Tools in OpenAI's form, from whatever LangChain takes for one.
+
+    Raises:
+        RequestError: If one is none, or one that only some provider's server could run.
+    """
+    made = []
+    for each in tools:
+        try:
+            tool = convert_to_openai_tool(each)
+        except (ValueError, TypeError, KeyError) as error:
+            msg = f"tools: {each!r:.80} is no tool: {error}"
+            raise RequestError(msg) from error
+        if not isinstance(tool.get("function"), Mapping):
+            msg = (
+                f"tools: {each!r:.80} runs on some provider's server; here there are only functions of yours"
+            )
+            raise RequestError(msg)
+        made.append(tool)
+    return made
+
+
 def chosen_tools(tools: Sequence[Mapping[str, Any]], choice: Any) -> list[dict[str, Any]] | None:
     """The tools among which a call is demanded; None if none is.
 
@@ -205,7 +237,7 @@ def chosen_tools(tools: Sequence[Mapping[str, Any]], choice: Any) -> list[dict[s
 
 def _form(said: Mapping[str, Any]) -> tuple[list[dict[str, Any]] | None, Grammar | None]:
     """The tools that the models are told of, and the form that the answer must have."""
-    tools = [dict(each) for each in said.get("tools") or ()]
+    tools = formatted(said.get("tools") or ())
     choice = said.get("tool_choice")
     demanded = chosen_tools(tools, choice)
     wanted, many = grammar_of(said.get("response_format")), bool(said.get("parallel_tool_calls", True))
