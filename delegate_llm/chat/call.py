@@ -195,7 +195,7 @@ def formatted(tools: Sequence[Any]) -> list[dict[str, Any]]:
         try:
             tool = convert_to_openai_tool(each)
         except (ValueError, TypeError, KeyError) as error:
-            msg = f"tools: {each!r:.80} is no tool: {error}"
+            msg = f"tools: {each!r:.80} is no tool: {str(error).splitlines()[0]}"
             raise RequestError(msg) from error
         if not isinstance(tool.get("function"), Mapping):
             msg = (

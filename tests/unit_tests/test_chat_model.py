@@ -557,6 +557,8 @@ def test_bad_settings_are_refused_at_once(settings: Any, error: type[Exception],
     [
         ({"model": "gpt-5"}, "model: 'gpt-5' is unknown"),
         ({"tool_choice": "any"}, "there are no tools"),
+        ({"tools": [3]}, "3 is no tool"),
+        ({"tools": [{"type": "web_search_preview"}]}, "provider's server"),
         ({"tools": TOOLS, "tool_choice": "divide"}, "'divide'"),
         ({"response_format": {"type": "xml"}}, "Invalid type: xml"),
         ({"response_format": 3}, "response_format: 3"),
