@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,7 +37,9 @@ _JSON: Final = {
     "whitespace_flexible": False,
     "item_separator": ", ",
     "key_separator": ": ",
-    "coerce_one_of": True,
+    # Without `u`, one spelling a text: a property that is spelled in two ways would pass for two.
+    "json_allowed_escapes": 'nrbtf"\\',
+    "coerce_one_of": True,  # `closed` has seen to it that the branches are apart
 }
 
 
@@ -122,14 +123,17 @@ class Grammar:
             tools: OpenAI's form: `{"type": "function", "function": {"name": ..., "parameters": ...}}`.
             many: Whether there may be more than one call.
             otherwise: The form of an answer that calls nothing; a JSON grammar. None: a call is demanded.
+
+        Raises:
+            GrammarError: If there is no tool, one has another form, or `otherwise` is no JSON grammar.
         """
-        functions = [each["function"] for each in tools]
-        if not functions:
+        if not tools:
             msg = "grammar: a tool call is asked for, and there is no tool"
             raise GrammarError(msg)
-        said = [
-            {"name": each["name"], "parameters": each.get("parameters") or _NOTHING} for each in functions
-        ]
+        if otherwise is not None and otherwise.kind != "json":
+            msg = f"grammar: otherwise: a grammar of kind {otherwise.kind!r}; only a JSON schema will do here"
+            raise GrammarError(msg)
+        said = [_signature(each) for each in tools]
         return cls("calls", _dump({"tools": said, "many": many, "otherwise": otherwise and otherwise.source}))
 
 
@@ -147,7 +151,7 @@ class Guide:
 
         Args:
             tokens: The answer so far, as far back or forth from the last ones asked about as is liked;
-                every one of them was allowed where it stands.
+                every one of them was allowed where it stands, and none ends a sequence.
 
         Returns:
             A bool a token id. An end of sequence is allowed where the answer may end.
@@ -158,7 +162,8 @@ class Guide:
         self._go_to(tokens)
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         mask = np.unpackbits(bits, count=self._size, bitorder="little").view(np.bool_)
-        if not mask.any():
+        # A matcher that has given up allows the end of the answer, whatever is missing.
+        if self._matcher.is_error() or not mask.any():
             self._fail()
         return mask
 
@@ -220,13 +225,25 @@ class Grammars:
 
     def _compile(self, grammar: Grammar, *, thinking: bool) -> Any:
         llguidance = importlib.import_module("llguidance")
-        self._lexicon = self._lexicon or self._make()
-        text = llguidance.LLMatcher.grammar_from_lark(_Writer(self._lexicon).lark(grammar, thinking=thinking))
+        self._lexicon = self._lexicon or self._read()
+        try:
+            text = _Writer(self._lexicon).lark(grammar, thinking=thinking)
+        except RecursionError as error:
+            msg = f"grammar: the {grammar.kind} {grammar.source!r:.80} is nested too deeply; make it flatter"
+            raise GrammarError(msg) from error
         failed, notes = llguidance.LLMatcher.validate_grammar_with_warnings(text, self._lexicon)
         if not failed:
             return llguidance.LLMatcher(self._lexicon, text, log_level=0)
         msg = f"grammar: the {grammar.kind} {grammar.source!r:.200} is not taken: {_reason(notes[0])}"
         raise GrammarError(msg)
+
+    def _read(self) -> Any:
+        """The vocabulary as llguidance sees it."""
+        try:
+            return self._make()
+        except ValueError as error:
+            msg = f"grammar: llguidance cannot read the tokenizer of this pair: {error!s:.200}"
+            raise GrammarError(msg) from error
 
 
 class _Writer:
@@ -240,14 +257,17 @@ class _Writer:
         body: str = getattr(self, f"_{grammar.kind}")(grammar.source)
         if not thinking:
             return body
-        start = rf"start: /(?s:.*)/ {self._tag('</think>')} /\s{{0,2}}/ answer" + "\n"
-        return start + re.sub(r"^start\b", "answer", body, count=1, flags=re.MULTILINE)
+        end = self._tag("</think>")
+        # Where the tag is text, `.*` would run over it.
+        thoughts = f"/(?s:.*)/ {end}" if end.startswith("<") else "thoughts"
+        rule = "" if end.startswith("<") else f"thoughts[suffix={end}]: /(?s:.*)/\n"
+        return f"start: {thoughts} /[ \\n]{{0,2}}/ answer\n{rule}answer: %lark {{\n{body}\n}}\n"
 
     def _json(self, source: str) -> str:
         return f"start: {_json_rule(json.loads(source))}\n"
 
     def _regex(self, source: str) -> str:
-        return f"start: /{source.replace('/', chr(92) + '/')}/\n"
+        return f"start: /{importlib.import_module('llguidance').regex_to_lark(source, '')}/\n"
 
     def _choice(self, source: str) -> str:
         return f"start: {_any_of(json.dumps(each) for each in json.loads(source))}\n"
@@ -282,7 +302,7 @@ body: {bodies}
 
 
 def _json_rule(schema: Any) -> str:
-    schema = closed(schema)
+    schema = {} if schema is True else closed(schema)
     if isinstance(schema, dict):
         schema = {**schema, "x-guidance": _JSON}
     return f"%json {json.dumps(schema)}"
@@ -294,12 +314,24 @@ def _any_of(parts: Iterable[str]) -> str:
 
 def _reason(note: str) -> str:
     """The line of a message of llguidance that says what is wrong."""
-    return note.strip().splitlines()[0].rpartition("failed to compile JSON schema: ")[2]
+    lines = note.strip().splitlines()
+    what = [line for line in lines[1:] if line.startswith("error: ")][:1]
+    return " ".join([lines[0].rpartition("failed to compile JSON schema: ")[2], *what])
+
+
+def _signature(tool: Any) -> dict[str, Any]:
+    """The name and the parameters of a tool in OpenAI's form."""
+    function = tool.get("function") if isinstance(tool, Mapping) else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if isinstance(function, Mapping) and isinstance(name, str) and name:
+        return {"name": name, "parameters": function.get("parameters") or _NOTHING}
+    msg = f"grammar: {tool!r:.80} is not a tool: {{'type': 'function', 'function': {{'name': ..., ...}}}}"
+    raise GrammarError(msg)
 
 
 def _dump(value: Any) -> str:
     try:
-        return json.dumps(value)
+        return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         msg = f"grammar: {value!r:.80} is not JSON: {error}"
         raise GrammarError(msg) from error
