@@ -45,7 +45,7 @@ format: $(READY_DEV)  ## Format and fix what can be fixed
 bench: $(READY_DEV)  ## Speed against transformers' own generation, in one run
 	$(BIN)/python -m benchmarks.bench --json bench.json --plot bench.png
 
-tiny: $(READY_DEV)  ## Train the shipped pair again from nothing (an hour or more on two cores)
+tiny: $(READY_DEV)  ## Train the shipped pair again from nothing (about an hour on two cores)
 	$(BIN)/python -m delegate_llm.tiny.recipe --out build/tiny
 
 clean:  ## Remove what the other targets made
