@@ -23,9 +23,13 @@ _MANY: Final = ("prefixItems", "items")
 _NAMED: Final = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _BRANCHES: Final = ("anyOf", "oneOf")
 # These say by themselves which further properties there may be.
-_OPEN: Final = frozenset({"additionalProperties", "unevaluatedProperties", "patternProperties"})
+_OPEN: Final = frozenset(
+    {"additionalProperties", "unevaluatedProperties", "patternProperties", "propertyNames"}
+)
 # A `$ref` or branches with one of these beside them make up an object together with it.
 _JOINED: Final = frozenset({"properties", "required", "allOf", "minProperties", "maxProperties"})
+# All that is said of a property's name where the names are listed.
+_LISTING: Final = frozenset({"enum", "const", "type", "title", "description", "$ref"})
 _TYPES: Final = frozenset({"object", "array", "string", "number", "boolean", "null"})
 
 
@@ -34,7 +38,8 @@ def closed(schema: Any) -> Any:
 
     JSON Schema lets an object have any further properties, which is not what the writer of a tool or a
     data class means, and to a model an invitation to go on. What validates against the result validates
-    against `schema`.
+    against `schema`; `multipleOf` is taken as the standard has it, in decimals: 0.07 is a multiple of 0.01,
+    though a validator that divides floats does not find it so.
 
     Args:
         schema: A JSON schema; it is not changed.
@@ -174,6 +179,7 @@ class _Closer:
         """
         if not isinstance(schema, Mapping):
             return schema
+        schema = self._spelled_out(schema)
         names = [*dict.fromkeys([*self._old.lists(schema), *beside])]
         branched = [key for key in _BRANCHES if key in schema]
         # Whether more than a `$ref`, or branches, make up the value.
@@ -196,6 +202,22 @@ class _Closer:
         if shut:
             self._shut(made, schema, names, joined=joined)
         return made
+
+    def _spelled_out(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A schema whose `propertyNames`, which llguidance does not know, are properties if they can be."""
+        names = schema.get("propertyNames")
+        if names is None or schema.keys() & {"properties", "patternProperties"}:
+            return schema
+        rest = {key: value for key, value in schema.items() if key != "propertyNames"}
+        value = rest.get("additionalProperties", True)
+        parts = self._old.parts(names)
+        plain = all(isinstance(part, Mapping) and part.keys() <= _LISTING for part in parts)
+        listed = [values for values in map(_values, parts) if values is not None]
+        if plain and len(listed) == 1 and all(isinstance(each, str) for each in listed[0]):
+            return {**rest, "properties": dict.fromkeys(listed[0], value), "additionalProperties": False}
+        if isinstance(names, Mapping) and names.keys() - {"type", "title"} == {"pattern"}:
+            return {**rest, "patternProperties": {names["pattern"]: value}, "additionalProperties": False}
+        return schema
 
     def _within(self, key: str, value: Any) -> Any:
         """The value of one keyword that holds schemas of other values."""

@@ -26,6 +26,10 @@ _DATE: Final = f"(?:{_YEAR}-(?:{_DAY})|(?:[0-9]{{2}}{_FOURTH}|{_FOURTH}00)-02-29
 _TIME: Final = (
     r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
+# Parts of four digits, so that Python's `timedelta` holds them.
+_Y, _M, _D, _H, _S = (f"[0-9]{{1,4}}{each}" for each in "YMDHS")
+_DAYS: Final = f"(?:{_Y}(?:{_M}(?:{_D})?)?|{_M}(?:{_D})?|{_D})"
+_HOURS: Final = f"T(?:{_H}(?:{_M}(?:{_S})?)?|{_M}(?:{_S})?|{_S})"
 _POINTER: Final = "(?:/(?:[^~/]|~[01])*)*"
 _ATOM: Final = (
     r"(?:[^\\\[\](){}*+?|^$]|\\[dDwWsS.\\/()\[\]{}*+?|^$-]|\[\^?(?:a-z|A-Z|0-9|[A-Za-z0-9_])+\])[*+?]?"
@@ -35,6 +39,7 @@ _FORMATS: Final = {
     "date": _DATE,
     "time": _TIME,
     "date-time": f"{_DATE}T{_TIME}",
+    "duration": f"P(?:{_DAYS}(?:{_HOURS})?|{_HOURS}|[0-9]{{1,4}}W)",
     "json-pointer": _POINTER,
     "relative-json-pointer": f"(?:0|[1-9][0-9]{{0,5}})(?:#|{_POINTER})",
     # Part of the language, but all of it valid everywhere: groups are not nested.
@@ -44,7 +49,7 @@ _FORMATS: Final = {
 # What llguidance spells, by the names of formats that include it. Any other format is a note to the
 # reader, as the JSON Schema standard has it.
 _SPELLED: Final = {
-    **{name: name for name in ("duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")},
+    **{name: name for name in ("email", "hostname", "ipv4", "ipv6", "uuid", "uri")},
     "idn-email": "email",
     "iri": "uri",
     "uri-reference": "uri",

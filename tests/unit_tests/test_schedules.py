@@ -11,9 +11,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from models import EOS, SIZE, random_model, tokenizer
 from reference import decode
+from spelled import spelling
 
 from delegate_llm import Budget, DelegationPolicy, Generation, Pair, Piece, load_pair
 from delegate_llm.gates import GateView, boundary, entropy, window
+from delegate_llm.trace import TokenLogprobs
 
 PROMPTS = (
     "the cat. ",
@@ -32,7 +34,7 @@ CLOSE = 1e-4
 @functools.cache
 def pair(kind: str = "llama", seed: int = 0, rows: tuple[int, int] = (SIZE, SIZE)) -> Pair:
     models = [random_model(kind, 2 * seed + at, rows=count, scale=6.0) for at, count in enumerate(rows)]
-    two = load_pair(*((model, tokenizer()) for model in models))
+    two = spelling(load_pair(*((model, tokenizer()) for model in models)))
     if seed % 2:  # read and guess as where blocks are cheap, in bfloat16 or on a GPU
         two.base.stride, two.base.block = 1, 0.1
     return two
@@ -57,6 +59,16 @@ budgets = st.builds(
     burst=st.none() | st.integers(0, 6),
     limit=st.none() | st.integers(0, 12),
     asks=st.none() | st.integers(0, 20),
+)
+# Where there is no choice, hardly any, and much; what ends by itself, and what goes on and on.
+grammars = st.sampled_from(
+    [
+        {"choice": ["the cat. sat there", "the hen", "a"]},
+        {"regex": "([a-f]{1,3} ){2,9}[0-9]{2}(e |th|x)"},
+        {"regex": "the (cat|hen)[a-z .]*"},
+        {"json": {"type": "integer", "minimum": 0}},
+        {"lark": 'start: "<" start ">" | /[a-z]+/'},
+    ]
 )
 THRESHOLDS = {"js": 0.3, "tv": 0.6, "top1": 0.5, "random": 0.8, "entropy": 1.5, "nll_gap": 3.0}
 
@@ -98,6 +110,7 @@ def near(value: float | None, other: float | None) -> bool:
 def same(one: Generation, other: Generation) -> None:
     """Equal in all that is decided; the cost may differ."""
     assert one.token_ids == other.token_ids
+    same_logprobs(one.logprobs, other.logprobs)
     assert one.text == other.text
     assert one.finish_reason == other.finish_reason
     assert one.trace.summary == other.trace.summary
@@ -108,6 +121,15 @@ def same(one: Generation, other: Generation) -> None:
         )
         for name in ("score", "base_entropy"):
             assert near(getattr(mine, name), getattr(its, name))
+
+
+def same_logprobs(one: tuple[TokenLogprobs, ...] | None, other: tuple[TokenLogprobs, ...] | None) -> None:
+    """Equal up to rounding, which may also put two alternatives the other way round."""
+    assert (one is None) == (other is None)
+    for mine, its in zip(one or (), other or (), strict=True):
+        assert (mine.token_id, mine.token, len(mine.top)) == (its.token_id, its.token, len(its.top))
+        assert near(mine.logprob, its.logprob)
+        assert all(near(a.logprob, b.logprob) for a, b in zip(mine.top, its.top, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral", "gemma3", "hybrid"])
@@ -158,6 +180,7 @@ def test_lockstep_is_the_method(kind: str, data: st.DataObject) -> None:
 def test_draft_says_what_lockstep_says(kind: str, data: st.DataObject) -> None:
     two = pair(kind, data.draw(st.integers(0, 3)))
     policy = data.draw(policies())
+    grammar = data.draw(st.none() | grammars)
     common = {
         "policy": policy,
         "max_tokens": data.draw(st.integers(1, 60)),
@@ -166,8 +189,10 @@ def test_draft_says_what_lockstep_says(kind: str, data: st.DataObject) -> None:
         "top_k": data.draw(st.sampled_from([0, 5])),
         "seed": data.draw(st.integers(0, 1 << 40)),
         "stop": data.draw(st.none() | st.sampled_from(["e ", ".", "th", ["zz", "\n"], "ab"])),
-        "ignore_eos": data.draw(st.booleans()),
+        "ignore_eos": grammar is None and data.draw(st.booleans()),
         "trace": "full",
+        "grammar": grammar,
+        "logprobs": data.draw(st.none() | st.sampled_from([0, 2, SIZE])),
     }
     prompts = data.draw(st.lists(st.sampled_from(PROMPTS), min_size=1, max_size=5))
     wanted = [two.generate(prompt, schedule="lockstep", **common) for prompt in prompts]
@@ -183,6 +208,7 @@ def test_draft_says_what_lockstep_says(kind: str, data: st.DataObject) -> None:
     assert all(isinstance(piece, Piece) for piece in pieces)
     assert "".join(piece.text for piece in pieces) == wanted[0].text
     assert tuple(each for piece in pieces for each in piece.decisions) == last.trace.decisions
+    assert tuple(each for piece in pieces for each in piece.logprobs) == (last.logprobs or ())
 
 
 def test_hybrid_model_falls_back_to_lockstep_with_a_reason(

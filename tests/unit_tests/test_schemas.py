@@ -64,6 +64,21 @@ X, TREE = obj(x=INT), obj("v", v=INT, below={"type": "array", "items": {"$ref": 
             ['{"a\\"b": 1, "größe": 2, "a b": 3, "\\n": 4, "a/b": 5}'],
             ['{"größe": "x"}'],
         ),
+        (
+            {"type": "object", "propertyNames": {"enum": ["a", "b"]}, "additionalProperties": INT},
+            ["{}", '{"a": 1, "b": 2}'],
+            ['{"c": 1}', '{"a": "x"}'],
+        ),
+        (
+            {"propertyNames": {"$ref": "#/$defs/k"}, "required": ["a"], "$defs": {"k": {"enum": ["a", "b"]}}},
+            ['{"a": 1, "b": []}'],
+            ['{"b": 1}', '{"a": 1, "c": 1}'],
+        ),
+        (
+            {"type": "object", "propertyNames": {"pattern": "^a"}, "additionalProperties": INT},
+            ["{}", '{"a": 1, "ab": 2}'],
+            ['{"b": 1}', '{"a": "x"}'],
+        ),
         # A name is spelled in one way only.
         (
             {**obj(a=INT), "additionalProperties": STR},
@@ -224,6 +239,11 @@ X, TREE = obj(x=INT), obj("v", v=INT, below={"type": "array", "items": {"$ref": 
             ['"("', '"["', '"*"', '"a**"', r'"\\"'],
         ),
         ({**STR, "format": "json-pointer"}, ['""', '"/a~1b/0"'], ['"a"', '"/~"']),
+        (
+            {**STR, "format": "duration"},
+            ['"P1Y2M3DT4H5M6S"', '"PT36H"', '"P2W"'],
+            ['"P"', '"PT"', '"P1Y1D"', '"P12345D"'],
+        ),
         ({**STR, "format": "iri"}, ['"http://a.b/c"'], ['"a b"']),
         # Anything, and next to nothing.
         (True, ["1", '{"a": [null]}'], ["", '{"a":1}']),
@@ -247,6 +267,7 @@ def test_what_a_schema_lets_through(schema: Any, good: list[str], bad: list[str]
         ({"type": "array", "uniqueItems": True}, "uniqueItems"),
         ({"type": "array", "contains": INT}, "contains"),
         ({"type": "object", "propertyNames": {"maxLength": 2}}, "propertyNames"),
+        ({"type": "object", "propertyNames": {"enum": ["a", "bb"], "maxLength": 1}}, "propertyNames"),
         ({**obj(a=INT, b=INT), "dependentRequired": {"a": ["b"]}}, "dependentRequired"),
         ({**obj(a=INT, b=INT), "unevaluatedProperties": False, "anyOf": [X]}, "unevaluatedProperties"),
         ({**obj(a=INT), "required": ["b"], "additionalProperties": False}, "'b' is unsatisfiable"),
