@@ -236,11 +236,11 @@ def _within(logits: Tensor, allowed: Sequence[Tensor | None]) -> Tensor:
     masks = [each for each in allowed if each is not None]
     if not masks:
         return logits
-    mask = torch.stack(masks).to(logits.device)
-    within = torch.full_like(logits, -torch.inf)
-    width = min(logits.shape[1], mask.shape[1])
-    within[:, :width] = logits[:, :width].where(mask[:, :width], -torch.inf)
-    return within
+    mask = masks[0].unsqueeze(0) if len(masks) == 1 else torch.stack(masks)
+    mask, beyond = mask.to(logits.device), logits.shape[1] - mask.shape[1]
+    if beyond:  # padding, or a model with fewer rows than there are tokens
+        mask = torch.nn.functional.pad(mask, (0, beyond))
+    return logits.where(mask, -torch.inf)
 
 
 def _likelihoods(drawable: Tensor, drawn: Tensor, top: int | None) -> Sequence[Likelihood | None]:

@@ -344,7 +344,7 @@ class Row:
             self.reason = "stop"
         elif len(self.tokens) >= self.room:
             self.reason = "length"
-        elif _loops(self.tokens) and not self.request.ignore_eos:
+        elif self.guide is None and not self.request.ignore_eos and _loops(self.tokens):
             self.reason = "repetition"
         if self.reason is not None:
             self.text.finish()

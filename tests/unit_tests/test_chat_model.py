@@ -20,6 +20,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.runnables import ConfigurableField
+from models import save
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
@@ -318,8 +319,8 @@ def test_an_agent_of_langchains_own(model: DelegatedChatModel) -> None:
 # --- Loading ---
 
 
-def test_one_process_loads_once(folders: tuple[Path, Path], loads: list[str]) -> None:
-    base, reasoner = folders
+def test_one_process_loads_once(tmp_path: Path, loads: list[str]) -> None:
+    folders = base, reasoner = save(tmp_path / "base", 1), save(tmp_path / "reasoner", 2)
     model = DelegatedChatModel(base, reasoner, max_tokens=4)
     turned = model.configurable_fields(temperature=ConfigurableField(id="temperature"))
     hot = turned.with_config(configurable={"temperature": 0.5})

@@ -510,3 +510,14 @@ def test_a_vocabulary_without_an_end_follows_no_grammar() -> None:
     pair = scripted_pair(insists(0, 2), insists(1, 2), "ab")
     with pytest.raises(GrammarError, match="cannot follow one"):
         pair.generate("a", grammar={"choice": ["a"]}, max_tokens=3)
+
+
+def test_a_form_may_repeat_itself() -> None:
+    def says_a(ids: Sequence[int]) -> Sequence[float]:
+        del ids
+        return [9.0, 0.0, 0.0]
+
+    two = scripted_pair(says_a, says_a, ["a", "b", "<end>"], eos=2)
+    assert two.generate("b", max_tokens=400).finish_reason == "repetition"
+    said = two.generate("b", grammar={"regex": "a{300}"}, max_tokens=400)
+    assert (said.text, said.finish_reason) == ("a" * 300, "stop")
