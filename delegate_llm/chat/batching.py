@@ -43,8 +43,8 @@ class BatchedRoutes(BaseChatModel):
             try:
                 return super().invoke(input, config, stop=stop, **kwargs)
             finally:
-                if seat is not None and not seat.taken:
-                    seat.gathering.leave()
+                if seat is not None:
+                    seat.leave()
 
     async def ainvoke(
         self,
@@ -59,9 +59,9 @@ class BatchedRoutes(BaseChatModel):
             try:
                 return await super().ainvoke(input, config, stop=stop, **kwargs)
             finally:
-                if seat is not None and not seat.taken:
+                if seat is not None and seat.free:
                     # Leaving last means to run the others' jobs, which must not be done on the loop.
-                    await run_in_executor(None, seat.gathering.leave)
+                    await run_in_executor(None, seat.leave)
 
     def batch(
         self,

@@ -309,10 +309,8 @@ def _answers(n: Any) -> int:
 
 def _seeds(request: Request, count: int) -> list[int | None]:
     """A seed for each answer: the one asked for and those after it, or drawn afresh."""
-    first = request.seed
-    if first is None or request.sampling.temperature == 0:
-        return [None] * count
-    return [first + at for at in range(count)]
+    first = request.seed  # greedy answers have one, too: the random control fires by it
+    return [None if first is None else first + at for at in range(count)]
 
 
 def _seconds(timeout: Any) -> float | None:

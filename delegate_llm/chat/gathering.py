@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+
+from delegate_llm.errors import CancelledError
 
 __all__ = ("Gathering", "Seat", "free_seat", "gathered", "seated")
 
@@ -66,17 +67,30 @@ class Gathering(Generic[Job, Result]):
                 future.set_result(result)
 
 
-@dataclass(slots=True)
 class Seat:
-    """The place of one call in a gathering."""
+    """The place of one call in a gathering: it brings a job or leaves, once, whichever comes first."""
 
-    gathering: Gathering[Any, Any]
-    taken: bool = False
+    def __init__(self, gathering: Gathering[Any, Any]) -> None:
+        """Take a place in a gathering."""
+        self._gathering = gathering
+        self._claim = threading.Lock()
+
+    @property
+    def free(self) -> bool:
+        """Whether the call may still bring its job."""
+        return not self._claim.locked()
 
     def bring(self, job: Any) -> Future[Any]:
-        """As `Gathering.bring`."""
-        self.taken = True
-        return self.gathering.bring(job)
+        """As `Gathering.bring`; raises `CancelledError` if the call has left, as a cancelled one does."""
+        if not self._claim.acquire(blocking=False):
+            msg = "the call has left its batch"
+            raise CancelledError(msg)
+        return self._gathering.bring(job)
+
+    def leave(self) -> None:
+        """As `Gathering.leave`, unless the job was brought."""
+        if self._claim.acquire(blocking=False):
+            self._gathering.leave()
 
 
 # What a batch opens, and the seat that each of its calls takes in a context of its own.
@@ -115,4 +129,4 @@ def seated(owner: object) -> Iterator[Seat | None]:
 def free_seat(owner: object) -> Seat | None:
     """The seat of the call to `owner` that runs in this context, unless it was taken already."""
     found = _SEAT.get()
-    return found[1] if found and found[0] is owner and not found[1].taken else None
+    return found[1] if found and found[0] is owner and found[1].free else None

@@ -316,6 +316,23 @@ def test_an_agent_of_langchains_own(model: DelegatedChatModel) -> None:
     assert last.response_metadata["delegation"]["id"]
 
 
+def test_the_random_control_fires_by_the_seed() -> None:
+    lot = {"policy": {"divergence": "random", "threshold": 0.5}}
+    model = DelegatedChatModel(**PAIR, **lot)
+    for seed in (3, 4):
+        own = model.load().generate([{"role": "user", "content": QUESTION}], seed=seed, **lot).trace.takeovers
+        said = [record(call.invoke(QUESTION)) for call in (model.bind(seed=seed), model.bind(seed=seed))]
+        assert [each["position"] for each in said[0]["takeovers"]] == [each.position for each in own]
+        assert said[0] == said[1]
+        batched = record(model.batch([QUESTION, OTHER], seed=seed)[0])
+        assert near(batched, said[0])
+    places = [
+        tuple(each["position"] for each in record(model.invoke(QUESTION, seed=seed))["takeovers"])
+        for seed in (3, 4)
+    ]
+    assert places[0] != places[1]
+
+
 # --- Loading ---
 
 
