@@ -18,7 +18,7 @@ __all__ = ("PAIRS", "SHARES", "Subject", "load")
 
 PAIRS: Final = ("tiny", "smollm2")
 SHARES: Final = (0.02, 0.05, 0.07)
-"""Nominal shares; what a policy really spends on new prompts is measured, and stays below 0.08 or claims nothing."""
+"""Nominal shares; what a policy really spends on new prompts is measured, and claims end at 0.08."""
 
 _QUESTIONS: Final = (
     "Why is the sky blue?",

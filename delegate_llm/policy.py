@@ -75,6 +75,16 @@ class Budget(Settings):
         )
         raise PolicyError(msg)
 
+    def capped(self, *, limit: int | None = None, asks: int | None = None) -> Budget:
+        """This budget, but for at most `limit` takeovers and `asks` positions asked; None leaves each."""
+        caps = {"limit": limit, "asks": asks}
+        lower = {
+            name: cap if (own := getattr(self, name)) is None else min(own, cap)
+            for name, cap in caps.items()
+            if cap is not None
+        }
+        return self.model_copy(update=lower) if lower else self
+
     @property
     def capacity(self) -> float:
         """What the bucket holds when full, in takeovers; `inf` if takeovers are not paced."""

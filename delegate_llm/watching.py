@@ -25,9 +25,17 @@ def watch_pieces(told: Callable[[Piece], object]) -> Iterator[None]:
     and every route but `batch`, whether the caller streams or not.
 
     Args:
-        told: Called with the `Piece`, in the thread that decodes; what it raises ends the call.
+        told: Called with the `Piece`, in the thread that decodes; what it raises ends the call. Who
+            watches from further outside is told first.
     """
-    token = _WATCHER.set(told)
+    outer = _WATCHER.get()
+
+    def both(piece: Piece) -> None:
+        if outer is not None:
+            outer(piece)
+        told(piece)
+
+    token = _WATCHER.set(both)
     try:
         yield
     finally:

@@ -40,7 +40,10 @@ ARMS: Final[tuple[str, ...]] = get_args(Arm)
 _POLICY: Final = ("threshold", "budget", "divergence")
 _PAIR: Final[tuple[str, ...]] = ("max_tokens", "temperature", "top_p", "top_k", "schedule", "draft", "trace")
 _OTHER: Final = ("policy", "stop", "seed", "n", "logprobs", "top_logprobs", "timeout", "arm")
+_CAPS: Final = {"max_takeovers": "limit", "max_asks": "asks"}
+"""What a call may spend at most, whatever the policy's budget: an agent run hands each call its part."""
 _CALL_ONLY: Final = (
+    *_CAPS,
     *("model", "tools", "tool_choice", "parallel_tool_calls", "response_format", "grammar"),
     *("strict", "stream"),  # said by callers who talk to any provider; a grammar is always strict
 )
@@ -64,6 +67,8 @@ class Call:
     """As given; None is the pair's own."""
     changes: dict[str, Any]
     """Fields of the policy that are set one by one."""
+    caps: dict[str, int]
+    """Fields of the policy's budget that this call may not exceed."""
     settings: dict[str, Any]
     """For the pair."""
     seeds: list[int | None]
@@ -109,6 +114,7 @@ class Call:
             policy=merged.get("policy"),
             # A policy given with the call stands as it is, but for what the call itself changes.
             changes={name: (said if "policy" in said else merged).get(name) for name in _POLICY},
+            caps={field: _cap(name, said[name]) for name, field in _CAPS.items() if name in said},
             settings={**settings, "grammar": grammar, "logprobs": _alternatives(merged)},
             seeds=[],
             tools=tools,
@@ -126,10 +132,9 @@ class Call:
         if self.arm != "delegated":
             return DelegationPolicy(budget=0)
         start = own if self.policy is None else DelegationPolicy.of(self.policy)
-        if not self.changes:
-            return start
         fields = {name: getattr(start, name) for name in DelegationPolicy.model_fields}
-        return DelegationPolicy(**{**fields, **self.changes})
+        changed = DelegationPolicy(**{**fields, **self.changes}) if self.changes else start
+        return changed.model_copy(update={"budget": changed.budget.capped(**self.caps)})
 
     def warn_of(self, own: DelegationPolicy, policy: DelegationPolicy) -> None:
         """Log it if a threshold is left that was meant for another divergence."""
@@ -298,6 +303,13 @@ def _alternatives(merged: Mapping[str, Any]) -> int | None:
     if not wanted and (top is None or wanted is False):
         return None
     return top if top is not None else 0
+
+
+def _cap(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        msg = f"{name}: {value!r} is not an integer of at least 0"
+        raise RequestError(msg)
+    return value
 
 
 def _answers(n: Any) -> int:

@@ -1,0 +1,410 @@
+"""Who may spend how much of a run's budget: pure functions of the state, shared by nodes and middleware.
+
+A strategy says how much of what is left the next call may spend. It sees an `Outlook` and returns a count
+of takeovers; any function of that kind will do.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from delegate_llm.errors import PolicyError
+from delegate_llm.graph.state import Charge, Total, as_count, as_total, ledger, merge_grants
+
+__all__ = (
+    "ALL",
+    "STRATEGIES",
+    "Adaptive",
+    "Allotment",
+    "ByRole",
+    "DelegationContext",
+    "Even",
+    "Everything",
+    "FrontLoaded",
+    "Outlook",
+    "Strategy",
+    "allot",
+    "outlook",
+    "remaining",
+    "remaining_asks",
+    "split",
+    "strategy_named",
+    "total_of",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DelegationContext:
+    """Settings of one run of a graph: `graph.invoke(..., context=DelegationContext(total=8))`.
+
+    Raises:
+        PolicyError: If one of them is out of range.
+    """
+
+    total: int | None = None
+    """Takeovers that the run may spend; a `delegation_budget` in the state may only lower it."""
+    asks: int | None = None
+    """Positions at which the reasoner may be consulted."""
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """Of the total, by node, in [0, 1]: instead of what the nodes were made with. Once there are any, every
+    delegated node must be named, 0 for the base alone, so that a misspelled name is an error."""
+    threshold: float | None = None
+    """Instead of the models' own: scores above it call for a takeover."""
+    strategy: str | None = None
+    """Instead of the nodes' own: one of `STRATEGIES`."""
+
+    def __post_init__(self) -> None:
+        """Check everything at once."""
+        for name in ("total", "asks"):
+            if (value := getattr(self, name)) is not None:
+                as_count(name, value)
+        shares = {name: as_share(f"shares: {name!r}", value) for name, value in _mapping(self.shares).items()}
+        object.__setattr__(self, "shares", _within_one(shares))
+        if self.threshold is not None and not _is_number(self.threshold, math.inf):
+            msg = f"threshold: {self.threshold!r} is not a number of at least 0"
+            raise PolicyError(msg)
+        if self.strategy is not None:
+            strategy_named(self.strategy)
+
+    @classmethod
+    def of(cls, context: Any) -> DelegationContext:
+        """The settings in a run's context: it is them, has them as `delegation`, or has none.
+
+        Raises:
+            PolicyError: If a dict has settings that are none.
+        """
+        if isinstance(context, Mapping):
+            unknown = context.keys() - cls.__dataclass_fields__.keys()
+            if unknown:
+                msg = (
+                    f"context: {min(unknown)!r} is unknown; there are {', '.join(cls.__dataclass_fields__)}"
+                )
+                raise PolicyError(msg)
+            return cls(**context)
+        found = context if isinstance(context, cls) else getattr(context, "delegation", None)
+        return found if isinstance(found, cls) else cls()
+
+
+class Allotment(NamedTuple):
+    """What a call may spend."""
+
+    takeovers: int
+    asks: int | None
+    """None for no cap of its own."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a strategy may know."""
+
+    node: str
+    total: int
+    """Takeovers of the whole run, grants included."""
+    remaining: int
+    """Of them, what this node could spend."""
+    charges: tuple[Charge, ...] = ()
+    """Of the calls before, in order."""
+
+    @property
+    def of_node(self) -> tuple[Charge, ...]:
+        """Those of this node."""
+        return tuple(each for each in self.charges if each["node"] == self.node)
+
+
+Strategy: TypeAlias = Callable[[Outlook], int]
+
+
+# --- Strategies ---
+
+
+@dataclass(frozen=True)
+class Everything:
+    """Each call may spend all that is left: first come, first served."""
+
+    def __call__(self, outlook: Outlook) -> int:
+        """The takeovers of the next call."""
+        return outlook.remaining
+
+
+@dataclass(frozen=True)
+class Even:
+    """The same for each of about `calls` calls of the node; later ones share what is left as it is."""
+
+    calls: int = 8
+
+    def __post_init__(self) -> None:
+        """Check the number."""
+        if as_count("calls", self.calls) < 1:
+            msg = "calls: 0 calls cannot share anything; give at least 1"
+            raise PolicyError(msg)
+
+    def __call__(self, outlook: Outlook) -> int:
+        """The takeovers of the next call."""
+        return math.ceil(outlook.remaining / max(1, self.calls - len(outlook.of_node)))
+
+
+@dataclass(frozen=True)
+class FrontLoaded:
+    """A fraction of what is left for each call: plans, which come early, get most."""
+
+    fraction: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Check the fraction."""
+        as_share("fraction", self.fraction)
+
+    def __call__(self, outlook: Outlook) -> int:
+        """The takeovers of the next call."""
+        return math.ceil(outlook.remaining * self.fraction)
+
+
+@dataclass(frozen=True)
+class ByRole:
+    """A share of the total for each node over the whole run, such as `{"planner": 0.75, "critic": 0.25}`."""
+
+    shares: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        """Check the shares."""
+        shares = {name: as_share(f"shares: {name!r}", value) for name, value in _mapping(self.shares).items()}
+        object.__setattr__(self, "shares", _within_one(shares))
+
+    def __call__(self, outlook: Outlook) -> int:
+        """The takeovers of the next call.
+
+        Raises:
+            PolicyError: If the node has no role.
+        """
+        if outlook.node not in self.shares:
+            raise PolicyError(_unknown_node(outlook.node, self.shares))
+        return _own_part(self.shares[outlook.node], outlook)
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """More where the models part: a call that used up its allotment doubles the next, one that did not halves it.
+
+    A call that was allowed nothing tells nothing; the next one begins anew.
+    """
+
+    start: float = 0.25
+    """Of what is left, for the first call."""
+
+    def __post_init__(self) -> None:
+        """Check the fraction."""
+        as_share("start", self.start)
+
+    def __call__(self, outlook: Outlook) -> int:
+        """The takeovers of the next call."""
+        last = next((each for each in reversed(outlook.charges) if each["allotted"]), None)
+        if last is None:
+            return math.ceil(outlook.remaining * self.start)
+        allotted = last["allotted"] or 1
+        dense = last["takeovers"] >= allotted
+        return 2 * allotted if dense else max(1, math.ceil(allotted / 2))
+
+
+STRATEGIES: Final[Mapping[str, Callable[[], Strategy]]] = {
+    "all": Everything,
+    "even": Even,
+    "front-loaded": FrontLoaded,
+    "adaptive": Adaptive,
+}
+"""By name; `ByRole` needs its shares and has none."""
+ALL: Final = Everything()
+
+
+def strategy_named(strategy: str | Strategy) -> Strategy:
+    """The strategy of that name, or the one given.
+
+    Raises:
+        PolicyError: If there is none.
+    """
+    if isinstance(strategy, str) and strategy in STRATEGIES:
+        return STRATEGIES[strategy]()
+    if isinstance(strategy, str) or not callable(strategy):
+        msg = f"strategy: {strategy!r:.80} is unknown; give one of {', '.join(STRATEGIES)}, or a function"
+        raise PolicyError(msg)
+    return strategy
+
+
+# --- The core ---
+
+
+def total_of(state: Mapping[str, Any], context: DelegationContext | None = None) -> Total:
+    """What the run may spend in all: the smaller of the state's total and the context's, and the grants.
+
+    Raises:
+        PolicyError: If neither has one.
+    """
+    context = context or DelegationContext()
+    own = as_total(state.get("delegation_budget"))
+    if own is None and context.total is None:
+        msg = (
+            "delegation_budget: the run has none; invoke the graph with {'delegation_budget': 8}, "
+            "or with context=DelegationContext(total=8)"
+        )
+        raise PolicyError(msg)
+    granted = sum(merge_grants(None, state.get("delegation_grants")).values())
+    counts = [each for each in (own and own["takeovers"], context.total) if each is not None]
+    asks = [each for each in (own and own["asks"], context.asks) if each is not None]
+    return Total(
+        takeovers=min(counts) + granted,
+        asks=min(asks, default=None),
+        account=own["account"] if own else "context",
+    )
+
+
+def remaining(state: Mapping[str, Any], context: DelegationContext | None = None) -> int:
+    """Takeovers that are left; 0 also where more was spent than a smaller total now allows.
+
+    Raises:
+        PolicyError: If the run has no total.
+    """
+    taken = sum(each["takeovers"] for each in ledger(state.get("delegation_spent")).values())
+    return max(0, total_of(state, context)["takeovers"] - taken)
+
+
+def remaining_asks(state: Mapping[str, Any], context: DelegationContext | None = None) -> int | None:
+    """Positions at which the reasoner may still be consulted; None for no cap."""
+    asks = total_of(state, context)["asks"]
+    asked = sum(each["asks"] for each in ledger(state.get("delegation_spent")).values())
+    return None if asks is None else max(0, asks - asked)
+
+
+def outlook(state: Mapping[str, Any], node: str, context: DelegationContext | None = None) -> Outlook:
+    """What a strategy may know before a call of a node."""
+    charges = tuple(ledger(state.get("delegation_spent")).values())
+    return Outlook(node, total_of(state, context)["takeovers"], remaining(state, context), charges)
+
+
+def allot(
+    state: Mapping[str, Any],
+    node: str,
+    *,
+    share: float | None = None,
+    budget: int | None = None,
+    strategy: str | Strategy = ALL,
+    context: DelegationContext | None = None,
+) -> Allotment:
+    """What the next call of a node may spend, never more than is left.
+
+    Args:
+        state: Of the graph, as `DelegationState`.
+        node: The name of the node.
+        share: Of the total that the node may spend over the whole run, in [0, 1].
+        budget: Takeovers that it may, instead.
+        strategy: How the node's calls divide that.
+        context: Of the run; its share of the node and its strategy replace the ones above.
+
+    Raises:
+        PolicyError: If the run has no total, or its context has shares, and none of this node.
+    """
+    context = context or DelegationContext()
+    view = outlook(state, node, context)
+    own = _own(view, share, budget, context)
+    if state.get("delegation_alone"):
+        own = 0
+    chosen = strategy_named(context.strategy or strategy)
+    if node in context.shares and isinstance(chosen, ByRole):
+        chosen = ALL  # the context's shares are instead of these
+    wanted = chosen(replace(view, remaining=own))
+    if isinstance(wanted, bool) or not isinstance(wanted, int):
+        msg = f"strategy: {chosen!r} gave {wanted!r} instead of a count of takeovers"
+        raise PolicyError(msg)
+    takeovers = max(0, min(own, wanted))
+    return Allotment(takeovers, _asks(remaining_asks(state, context), takeovers, view.remaining))
+
+
+def split(
+    state: Mapping[str, Any], count: int, *, context: DelegationContext | None = None
+) -> list[Total]:
+    """What is left, in equal parts for branches that run side by side; the first ones get what is over.
+
+    Args:
+        state: Of the graph.
+        count: How many branches.
+        context: Of the run.
+
+    Returns:
+        A `delegation_budget` for each branch. Together they never come to more than is left.
+    """
+    takeovers = 0 if state.get("delegation_alone") else remaining(state, context)
+    asks = remaining_asks(state, context)
+    return [
+        Total(
+            takeovers=_part(takeovers, count, at),
+            asks=None if asks is None else _part(asks, count, at),
+            account=uuid.uuid4().hex,
+        )
+        for at in range(count)
+    ]
+
+
+def as_share(name: str, value: Any) -> float:
+    """The value, if it is a share.
+
+    Raises:
+        PolicyError: If it is no number in [0, 1].
+    """
+    if not _is_number(value, 1):
+        msg = f"{name}: {value!r:.80} is not a share, a number in [0, 1]"
+        raise PolicyError(msg)
+    return float(value)
+
+
+def _own(view: Outlook, share: float | None, budget: int | None, context: DelegationContext) -> int:
+    """What is left of the node's own part, or of everything where it has none."""
+    if context.shares:
+        if view.node not in context.shares:
+            raise PolicyError(_unknown_node(view.node, context.shares))
+        share, budget = context.shares[view.node], None
+    if share is not None:
+        return _own_part(share, view)
+    return view.remaining if budget is None else _left_of(budget, view)
+
+
+def _own_part(share: float, view: Outlook) -> int:
+    return _left_of(math.floor(share * view.total + 0.5), view)
+
+
+def _left_of(part: int, view: Outlook) -> int:
+    return max(0, min(view.remaining, part - sum(each["takeovers"] for each in view.of_node)))
+
+
+def _asks(left: int | None, takeovers: int, remaining: int) -> int | None:
+    """Of the asks that are left, as large a part as of the takeovers."""
+    if left is None or takeovers == 0:
+        return None if left is None else 0
+    return math.ceil(left * takeovers / remaining)
+
+
+def _part(whole: int, count: int, at: int) -> int:
+    return whole // count + (at < whole % count)
+
+
+def _unknown_node(node: str, shares: Mapping[str, float]) -> str:
+    named = ", ".join(f"{each!r}" for each in shares)
+    return f"shares: node {node!r} is not among {named}; give it a share, 0 for the base alone"
+
+
+def _within_one(shares: dict[str, float]) -> dict[str, float]:
+    if (whole := math.fsum(shares.values())) > 1 + 1e-9:
+        msg = f"shares: they come to {whole:g}, which is more than the whole, 1"
+        raise PolicyError(msg)
+    return shares
+
+
+def _mapping(shares: Any) -> Mapping[str, Any]:
+    if isinstance(shares, Mapping):
+        return shares
+    msg = f"shares: {shares!r:.80} is no mapping of node names to shares"
+    raise PolicyError(msg)
+
+
+def _is_number(value: Any, most: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most
