@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         RequestError,
         VocabularyMismatchError,
     )
-    from delegate_llm.gates import BoundaryGate, EntropyGate, GateView, WindowGate
+    from delegate_llm.gates import BoundaryGate, EntropyGate, GateView, TurnGate, WindowGate
     from delegate_llm.grammar import Grammar
     from delegate_llm.pairs import load_pair
     from delegate_llm.pairs.pair import Pair, Piece
@@ -73,6 +73,7 @@ __all__ = (
     "Summary",
     "TokenLogprobs",
     "Trace",
+    "TurnGate",
     "Usage",
     "VocabularyMismatchError",
     "WindowGate",
@@ -100,7 +101,7 @@ _HOMES = {
         "RequestError",
         "VocabularyMismatchError",
     ),
-    "gates": ("BoundaryGate", "EntropyGate", "GateView", "WindowGate"),
+    "gates": ("BoundaryGate", "EntropyGate", "GateView", "TurnGate", "WindowGate"),
     "grammar": ("Grammar",),
     "pairs": ("load_pair",),
     "pairs.pair": ("Pair", "Piece"),

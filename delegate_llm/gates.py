@@ -1,13 +1,14 @@
 """Gates: where the reasoner may be heard at all, decided from the base alone.
 
 A gate looks at one position through a `GateView` and answers yes or no; the reasoner is consulted only
-where every gate says yes. `entropy`, `window` and `boundary` are named and can be saved; any callable
+where every gate says yes. `entropy`, `window`, `boundary` and `turn` are named and can be saved; any callable
 `GateView -> bool` works too. A gate must be a pure function of its view: the fast schedule asks it about
 drafted positions that may later be dropped, and asks again.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ __all__ = (
     "Gate",
     "GateView",
     "NamedGate",
+    "TurnGate",
     "WindowGate",
     "boundary",
     "entropy",
@@ -40,6 +42,8 @@ class GateView:
     """Entropy of the base's next-token distribution, in nats."""
     budget: float
     """Takeovers that could be spent right here; `inf` without a budget."""
+    spent: int = 0
+    """Takeovers before this position."""
     read_text: Callable[[], str] = field(default=lambda: "", repr=False)
 
     @property
@@ -95,7 +99,32 @@ class BoundaryGate(Settings):
         return any(_STARTS[kind].search(tail) is not None for kind in self.at)
 
 
-NamedGate = Annotated[EntropyGate | WindowGate | BoundaryGate, Field(discriminator="kind")]
+Turn = Literal["tool_call", "final"]
+
+
+class TurnGate(Settings):
+    """Open while fewer takeovers were spent than an answer of its kind may: with tool calls, or final.
+
+    Which kind it is shows in what is written: an answer is final until it opens a tool call. The very first
+    token, which mostly decides it, may be taken over if either kind allows it.
+    """
+
+    kind: Literal["turn"] = "turn"
+    limits: dict[Turn, Annotated[int, Field(ge=0)]]
+    """Takeovers by kind; a kind that is missing has no limit."""
+
+    def __call__(self, view: GateView) -> bool:
+        """Whether another takeover is allowed here."""
+        limits = [self.limits.get(kind, math.inf) for kind in self._kinds(view.text)]
+        return view.spent < max(limits)
+
+    def _kinds(self, text: str) -> tuple[Turn, ...]:
+        if not text:
+            return ("tool_call", "final")
+        return ("tool_call",) if "<tool_call>" in text else ("final",)
+
+
+NamedGate = Annotated[EntropyGate | WindowGate | BoundaryGate | TurnGate, Field(discriminator="kind")]
 Gate = NamedGate | Callable[[GateView], bool]
 
 

@@ -11,13 +11,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from pydantic import Field, field_validator
 
 from delegate_llm._settings import Settings
 from delegate_llm.errors import GateError, LoadError, PolicyError
-from delegate_llm.gates import BoundaryGate, EntropyGate, Gate, GateView, WindowGate
+from delegate_llm.gates import BoundaryGate, EntropyGate, Gate, GateView, TurnGate, WindowGate
 
 __all__ = ("DEFAULT_BURST", "Budget", "DelegationPolicy", "DivergenceName", "Referee", "Standing")
 
@@ -172,13 +172,15 @@ class DelegationPolicy(Settings):
         return super().model_dump_json(**kwargs)
 
 
-_GATES: Final[dict[str, tuple[type[EntropyGate | WindowGate | BoundaryGate], str]]] = {
+_NamedGate: TypeAlias = type[EntropyGate | WindowGate | BoundaryGate | TurnGate]
+_GATES: Final[dict[str, tuple[_NamedGate, str]]] = {
     "entropy": (EntropyGate, "above"),
     "window": (WindowGate, "first"),
     "boundary": (BoundaryGate, "at"),
+    "turn": (TurnGate, "limits"),
 }
 """The named gates: what each is, and the one setting it has."""
-_CHOICES: Final = "{'entropy': nats}, {'window': tokens}, 'boundary'"
+_CHOICES: Final = "{'entropy': nats}, {'window': tokens}, 'boundary', {'turn': {'final': takeovers}}"
 
 
 def _gate(value: Any) -> Gate:
@@ -205,7 +207,7 @@ def _named(kind: Any, setting: Any) -> Gate:
     return gate(**{name: setting})
 
 
-def _known(kind: Any) -> tuple[type[EntropyGate | WindowGate | BoundaryGate], str]:
+def _known(kind: Any) -> tuple[_NamedGate, str]:
     if not isinstance(kind, str) or kind not in _GATES:
         msg = f"unknown gate {kind!r}; choose one of {_CHOICES}, or give a callable"
         raise ValueError(msg)

@@ -255,6 +255,7 @@ class Row:
             position=position,
             base_entropy=entropy,
             budget=self.referee.budget(standing),
+            spent=standing.spent,
             read_text=(lambda: self.text.text) if decided else self._text_ahead,
         )
         return self.referee.opens(standing, view)

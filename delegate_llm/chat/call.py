@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 
 from delegate_llm.errors import CancelledError, DeadlineError, GrammarError, RequestError
+from delegate_llm.gates import TurnGate
 from delegate_llm.grammar import Grammar
 from delegate_llm.policy import DelegationPolicy
 from delegate_llm.request import Request
@@ -69,6 +70,8 @@ class Call:
     """Fields of the policy that are set one by one."""
     caps: dict[str, int]
     """Fields of the policy's budget that this call may not exceed."""
+    turns: TurnGate | None
+    """What it may spend by the kind of answer it turns out to be."""
     settings: dict[str, Any]
     """For the pair."""
     seeds: list[int | None]
@@ -114,7 +117,8 @@ class Call:
             policy=merged.get("policy"),
             # A policy given with the call stands as it is, but for what the call itself changes.
             changes={name: (said if "policy" in said else merged).get(name) for name in _POLICY},
-            caps={field: _cap(name, said[name]) for name, field in _CAPS.items() if name in said},
+            turns=_turns(said.get("max_takeovers")),
+            caps=_caps(said),
             settings={**settings, "grammar": grammar, "logprobs": _alternatives(merged)},
             seeds=[],
             tools=tools,
@@ -134,7 +138,8 @@ class Call:
         start = own if self.policy is None else DelegationPolicy.of(self.policy)
         fields = {name: getattr(start, name) for name in DelegationPolicy.model_fields}
         changed = DelegationPolicy(**{**fields, **self.changes}) if self.changes else start
-        return changed.model_copy(update={"budget": changed.budget.capped(**self.caps)})
+        gates = (*changed.gates, self.turns) if self.turns else changed.gates
+        return changed.model_copy(update={"budget": changed.budget.capped(**self.caps), "gates": gates})
 
     def warn_of(self, own: DelegationPolicy, policy: DelegationPolicy) -> None:
         """Log it if a threshold is left that was meant for another divergence."""
@@ -305,11 +310,23 @@ def _alternatives(merged: Mapping[str, Any]) -> int | None:
     return top if top is not None else 0
 
 
-def _cap(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        msg = f"{name}: {value!r} is not an integer of at least 0"
-        raise RequestError(msg)
-    return value
+def _caps(said: Mapping[str, Any]) -> dict[str, int]:
+    caps = {}
+    for name, field_name in _CAPS.items():
+        value = said.get(name)
+        if value is None or (name == "max_takeovers" and isinstance(value, Mapping)):
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            msg = f"{name}: {value!r:.80} is not an integer of at least 0"
+            raise RequestError(msg)
+        caps[field_name] = value
+    if isinstance(turns := said.get("max_takeovers"), Mapping) and turns.keys() == {"tool_call", "final"}:
+        caps["limit"] = max(turns.values())
+    return caps
+
+
+def _turns(limits: Any) -> TurnGate | None:
+    return TurnGate(limits=limits) if isinstance(limits, Mapping) else None
 
 
 def _answers(n: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from delegate_llm.graph.agent import tool_agent
 from delegate_llm.graph.allocation import (
     Adaptive,
     Allotment,
@@ -18,6 +19,7 @@ from delegate_llm.graph.allocation import (
     split,
 )
 from delegate_llm.graph.gate import BudgetAnswer, BudgetQuestion, budget_gate
+from delegate_llm.graph.models import ModelContext, model_of
 from delegate_llm.graph.nodes import delegated_node, fan_out
 from delegate_llm.graph.records import record
 from delegate_llm.graph.state import CallTrace, Charge, DelegationState, Spent, Takeover, Total
@@ -35,6 +37,7 @@ __all__ = (
     "Even",
     "Everything",
     "FrontLoaded",
+    "ModelContext",
     "Outlook",
     "Spent",
     "Strategy",
@@ -44,8 +47,10 @@ __all__ = (
     "budget_gate",
     "delegated_node",
     "fan_out",
+    "model_of",
     "record",
     "remaining",
     "remaining_asks",
     "split",
+    "tool_agent",
 )

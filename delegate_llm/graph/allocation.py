@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple, TypeAlias
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 from delegate_llm.errors import PolicyError
 from delegate_llm.graph.state import Charge, Total, as_count, as_total, ledger, merge_grants
@@ -71,22 +71,17 @@ class DelegationContext:
             strategy_named(self.strategy)
 
     @classmethod
-    def of(cls, context: Any) -> DelegationContext:
-        """The settings in a run's context: it is them, has them as `delegation`, or has none.
+    def of(cls, context: Any) -> Self:
+        """The settings in a run's context: these, others or a dict that have some of them, or none at all.
 
         Raises:
-            PolicyError: If a dict has settings that are none.
+            PolicyError: If one is out of range.
         """
-        if isinstance(context, Mapping):
-            unknown = context.keys() - cls.__dataclass_fields__.keys()
-            if unknown:
-                msg = (
-                    f"context: {min(unknown)!r} is unknown; there are {', '.join(cls.__dataclass_fields__)}"
-                )
-                raise PolicyError(msg)
-            return cls(**context)
-        found = context if isinstance(context, cls) else getattr(context, "delegation", None)
-        return found if isinstance(found, cls) else cls()
+        if isinstance(context, cls):
+            return context
+        given = context if isinstance(context, Mapping) else getattr(context, "__dict__", {})
+        names = (each.name for each in fields(cls))
+        return cls(**{name: given[name] for name in names if given.get(name) is not None})
 
 
 class Allotment(NamedTuple):
@@ -186,7 +181,7 @@ class ByRole:
 
 @dataclass(frozen=True)
 class Adaptive:
-    """More where the models part: a call that used up its allotment doubles the next, one that did not halves it.
+    """More where the models part: a call that used up its allotment doubles the next one, another halves it.
 
     A call that was allowed nothing tells nothing; the next one begins anew.
     """
@@ -320,9 +315,7 @@ def allot(
     return Allotment(takeovers, _asks(remaining_asks(state, context), takeovers, view.remaining))
 
 
-def split(
-    state: Mapping[str, Any], count: int, *, context: DelegationContext | None = None
-) -> list[Total]:
+def split(state: Mapping[str, Any], count: int, *, context: DelegationContext | None = None) -> list[Total]:
     """What is left, in equal parts for branches that run side by side; the first ones get what is over.
 
     Args:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import inspect
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, Literal, NotRequired
 
+from langchain_core.runnables import Runnable, RunnableLambda
 from langgraph.graph import END
 from langgraph.runtime import get_runtime
 from langgraph.types import Command, interrupt
@@ -58,7 +59,9 @@ _TYPED: Final[dict[str, Any]] = (  # newer than the oldest langgraph that we tak
 )
 
 
-def budget_gate(*, then: str, otherwise: str = END) -> Callable[[Mapping[str, Any]], Command[str]]:
+def budget_gate(
+    *, then: str, otherwise: str = END, context_schema: type[DelegationContext] = DelegationContext
+) -> Runnable[Any, Command[str]]:
     """A node that lets through while there is budget, and asks a person once there is none.
 
     Its question is a `BudgetQuestion`, the answer a `BudgetAnswer`; nonsense is asked again, with what was
@@ -67,13 +70,14 @@ def budget_gate(*, then: str, otherwise: str = END) -> Callable[[Mapping[str, An
     Args:
         then: The node to go on with.
         otherwise: Where to go if the person stops the run.
+        context_schema: Of the graph, whose defaults hold for a run without context.
 
     Returns:
         For `graph.add_node("gate", gate, destinations=(then, otherwise))`.
     """
 
     def gate(state: Mapping[str, Any]) -> Command[str]:
-        context = DelegationContext.of(get_runtime().context)
+        context = context_schema.of(get_runtime().context)
         answer = ask_for_budget(state, context) if is_exhausted(state, context) else None
         match answer:
             case {"action": "stop"}:
@@ -84,7 +88,7 @@ def budget_gate(*, then: str, otherwise: str = END) -> Callable[[Mapping[str, An
                 return Command(goto=then, update={"delegation_grants": {uuid.uuid4().hex: count}})
         return Command(goto=then)
 
-    return gate
+    return RunnableLambda(gate, name="budget_gate")
 
 
 def is_exhausted(state: Mapping[str, Any], context: DelegationContext) -> bool:
@@ -113,7 +117,7 @@ def ask_for_budget(state: Mapping[str, Any], context: DelegationContext) -> Budg
         try:
             return _answer(given)
         except PolicyError as error:
-            question = BudgetQuestion(**{**question, "error": str(error)})  # type: ignore[typeddict-item]
+            question = BudgetQuestion(**{**question, "error": str(error)})
 
 
 def _answer(given: Any) -> BudgetAnswer:

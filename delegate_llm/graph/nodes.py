@@ -1,4 +1,4 @@
-"""`delegated_node`: a node for hand-written graphs that spends its part of the run's budget, and says what on.
+"""`delegated_node`: a node for graphs written by hand that spends its part of the run's budget.
 
 It takes its allotment from the state, calls the model with it, tells takeovers as they happen, and writes
 back the message, what was spent, and the trace.
@@ -45,6 +45,7 @@ DelegatedModel: TypeAlias = Runnable[LanguageModelInput, AIMessage]
 """A `DelegatedChatModel`, or one with settings or tools bound to it."""
 State: TypeAlias = Mapping[str, Any]
 Prompt: TypeAlias = str | Callable[[State], LanguageModelInput]
+Settings: TypeAlias = Mapping[str, Any] | Callable[[State], Mapping[str, Any]]
 Update: TypeAlias = Callable[[AIMessage, State], Mapping[str, Any]]
 
 
@@ -56,8 +57,10 @@ def delegated_node(
     budget: int | None = None,
     strategy: str | Strategy = ALL,
     prompt: Prompt | None = None,
+    settings: Settings | None = None,
     update: Update | None = None,
-) -> Runnable[State, dict[str, Any]]:
+    context_schema: type[DelegationContext] = DelegationContext,
+) -> Runnable[Any, dict[str, Any]]:
     """A node that calls a delegated model within the run's budget of takeovers.
 
     Where nothing is left for it, the base goes on alone, and no reasoner is run. Everything that happens is
@@ -72,8 +75,11 @@ def delegated_node(
         strategy: How its calls divide that: one of `STRATEGIES`, or a function.
         prompt: A system message before the state's messages, or a function from the state to the model's
             input. By default the messages as they are.
+        settings: Of the model's calls, or a function from the state to them, such as
+            `lambda state: {"tool_choice": state["plan"][0]}`.
         update: What the node writes, from the answer and the state, beside spent and trace. By default
             `{"messages": [answer]}`.
+        context_schema: Of the graph, whose defaults hold for a run without context.
 
     Returns:
         A node for `StateGraph.add_node`, sync and async.
@@ -96,7 +102,9 @@ def delegated_node(
         budget=None if budget is None else as_count("budget", budget),
         strategy=strategy_named(strategy),
         prompt=prompt,
+        settings=settings,
         update=update,
+        schema=context_schema,
     )
     return RunnableLambda(node.run, node.arun, name=name)
 
@@ -190,7 +198,9 @@ class _Node:
     budget: int | None
     strategy: Strategy
     prompt: Prompt | None
+    settings: Settings | None
     update: Update | None
+    schema: type[DelegationContext]
 
     def run(self, state: State) -> dict[str, Any]:
         runtime = _runtime()
@@ -208,8 +218,11 @@ class _Node:
                 message = await call.model.ainvoke(call.asked, call.config, **call.settings)
             return self._written(message, state, held)
 
+    def _context(self, runtime: Runtime[Any] | None) -> DelegationContext:
+        return self.schema.of(runtime and runtime.context)
+
     def _held(self, state: State, runtime: Runtime[Any] | None) -> Any:
-        context = DelegationContext.of(runtime and runtime.context)
+        context = self._context(runtime)
 
         def part(seen: State) -> Allotment:
             return allot(
@@ -221,19 +234,20 @@ class _Node:
                 context=context,
             )
 
-        return holding(state, self.name, runtime, part)
+        return holding(state, self.name, runtime, context, part)
 
     def _told(self, runtime: Runtime[Any] | None, held: Holding) -> Any:
         write = _silent if runtime is None else runtime.stream_writer
         return told_to(write, node=self.name, step=_step(), call=held.call, left=held.left)
 
     def _prepare(self, state: State, runtime: Runtime[Any] | None, held: Holding) -> _Prepared:
-        context = runtime and runtime.context
+        context = self._context(runtime)
         model = self.model if isinstance(self.model, Runnable) else _checked(self.model(context))
-        settings: dict[str, Any] = {"max_takeovers": held.allotment.takeovers}
+        own = self.settings(state) if callable(self.settings) else self.settings or {}
+        settings: dict[str, Any] = {**own, "max_takeovers": held.allotment.takeovers}
         if held.allotment.asks is not None:
             settings["max_asks"] = held.allotment.asks
-        if (threshold := DelegationContext.of(context).threshold) is not None:
+        if (threshold := context.threshold) is not None:
             settings["threshold"] = threshold
         said = {"delegation_node": self.name, "delegation_allotted": held.allotment.takeovers}
         config = merge_configs(ensure_config(), {"metadata": said})

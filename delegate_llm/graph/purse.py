@@ -55,6 +55,7 @@ def holding(
     state: Mapping[str, Any],
     node: str,
     runtime: Runtime[Any] | None,
+    context: DelegationContext,
     allot: Callable[[Mapping[str, Any]], Allotment],
 ) -> Iterator[Holding]:
     """Take out what a call may spend, and put back at its end what it did not.
@@ -63,9 +64,10 @@ def holding(
         state: Of the graph, as the node got it.
         node: Its name.
         runtime: Of the run; None outside of any.
+        context: Its settings.
         allot: What the call may spend, given the state with everything in it that is spent or held.
     """
-    total = total_of(state, DelegationContext.of(runtime and runtime.context))
+    total = total_of(state, context)
     purse, task = _purse_of(total["account"], runtime), _task_of(runtime)
     key = object()
     with purse.lock:
@@ -92,9 +94,7 @@ def _seen(state: Mapping[str, Any], purse: _Purse) -> dict[str, Any]:
         calls = {**spent, **calls}
     for at, (node, held) in enumerate(purse.held.values()):
         asks = held.asks if held.asks is not None else 0
-        calls[f"held {at}"] = Charge(
-            node=node, takeovers=held.takeovers, asks=asks, tokens=0, allotted=None
-        )
+        calls[f"held {at}"] = Charge(node=node, takeovers=held.takeovers, asks=asks, tokens=0, allotted=None)
     return {**state, "delegation_spent": as_spent(calls)}
 
 
