@@ -79,7 +79,9 @@ class DelegationContext:
         """
         if isinstance(context, cls):
             return context
-        given = context if isinstance(context, Mapping) else getattr(context, "__dict__", {})
+        given = vars(context) if isinstance(context, DelegationContext) else context
+        if not isinstance(given, Mapping):  # of a schema of the user's own
+            return cls()
         names = (each.name for each in fields(cls))
         return cls(**{name: given[name] for name in names if given.get(name) is not None})
 
@@ -246,10 +248,11 @@ def total_of(state: Mapping[str, Any], context: DelegationContext | None = None)
         raise PolicyError(msg)
     granted = sum(merge_grants(None, state.get("delegation_grants")).values())
     counts = [each for each in (own and own["takeovers"], context.total) if each is not None]
-    asks = [each for each in (own and own["asks"], context.asks) if each is not None]
+    takeovers = min(counts)
+    asks = min((each for each in (own and own["asks"], context.asks) if each is not None), default=None)
     return Total(
-        takeovers=min(counts) + granted,
-        asks=min(asks, default=None),
+        takeovers=takeovers + granted,
+        asks=None if asks is None else asks + _granted_asks(granted, takeovers, asks),
         account=own["account"] if own else "context",
     )
 
@@ -374,6 +377,11 @@ def _asks(left: int | None, takeovers: int, remaining: int) -> int | None:
     if left is None or takeovers == 0:
         return None if left is None else 0
     return math.ceil(left * takeovers / remaining)
+
+
+def _granted_asks(granted: int, takeovers: int, asks: int) -> int:
+    """A takeover that is granted brings its asks: as many as one of the total has, and one at least."""
+    return max(granted, math.ceil(granted * asks / takeovers)) if takeovers else granted
 
 
 def _part(whole: int, count: int, at: int) -> int:

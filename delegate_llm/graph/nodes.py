@@ -39,7 +39,7 @@ from delegate_llm.watching import watch
 if TYPE_CHECKING:
     from delegate_llm.trace import Decision
 
-__all__ = ("DelegatedModel", "delegated_model", "delegated_node", "fan_out", "told_to")
+__all__ = ("DelegatedModel", "current_step", "delegated_model", "delegated_node", "fan_out", "told_to")
 
 DelegatedModel: TypeAlias = Runnable[LanguageModelInput, AIMessage]
 """A `DelegatedChatModel`, or one with settings or tools bound to it."""
@@ -223,6 +223,12 @@ class _Node:
 
     def _held(self, state: State, runtime: Runtime[Any] | None) -> Any:
         context = self._context(runtime)
+        if not {"delegation_budget", "delegation_spent"} & state.keys():
+            msg = (
+                f"node {self.name!r}: its state has neither budget nor what was spent; derive it "
+                "from DelegationState, and send branches by fan_out, which gives each its part"
+            )
+            raise PolicyError(msg)
 
         def part(seen: State) -> Allotment:
             return allot(
@@ -238,7 +244,7 @@ class _Node:
 
     def _told(self, runtime: Runtime[Any] | None, held: Holding) -> Any:
         write = _silent if runtime is None else runtime.stream_writer
-        return told_to(write, node=self.name, step=_step(), call=held.call, left=held.left)
+        return told_to(write, node=self.name, step=current_step(), call=held.call, left=held.left)
 
     def _prepare(self, state: State, runtime: Runtime[Any] | None, held: Holding) -> _Prepared:
         context = self._context(runtime)
@@ -261,7 +267,7 @@ class _Node:
 
     def _written(self, message: AIMessage, state: State, held: Holding) -> dict[str, Any]:
         allotted = held.allotment.takeovers
-        made = record(message, node=self.name, step=_step(), call=held.call, allotted=allotted)
+        made = record(message, node=self.name, step=current_step(), call=held.call, allotted=allotted)
         held.charges = made["delegation_spent"]["calls"]
         own = {"messages": [message]} if self.update is None else self.update(message, state)
         return {**own, **made}
@@ -292,7 +298,8 @@ def _runtime() -> Runtime[Any] | None:
         return None
 
 
-def _step() -> int | None:
+def current_step() -> int | None:
+    """The step of the graph that is running; None outside of any."""
     step = ensure_config().get("metadata", {}).get("langgraph_step")
     return step if isinstance(step, int) else None
 
