@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from delegate_llm.graph.agent import tool_agent
 from delegate_llm.graph.allocation import (
     Adaptive,
@@ -19,10 +22,15 @@ from delegate_llm.graph.allocation import (
     split,
 )
 from delegate_llm.graph.gate import BudgetAnswer, BudgetQuestion, budget_gate
+from delegate_llm.graph.inputs import DelegationInput
 from delegate_llm.graph.models import ModelContext, model_of
 from delegate_llm.graph.nodes import delegated_node, fan_out
+from delegate_llm.graph.picture import draw_run
 from delegate_llm.graph.records import record
 from delegate_llm.graph.state import CallTrace, Charge, DelegationState, Spent, Takeover, Total
+
+if TYPE_CHECKING:
+    from delegate_llm.graph.middleware import DelegationMiddleware
 
 __all__ = (
     "Adaptive",
@@ -33,6 +41,8 @@ __all__ = (
     "CallTrace",
     "Charge",
     "DelegationContext",
+    "DelegationInput",
+    "DelegationMiddleware",
     "DelegationState",
     "Even",
     "Everything",
@@ -46,6 +56,7 @@ __all__ = (
     "allot",
     "budget_gate",
     "delegated_node",
+    "draw_run",
     "fan_out",
     "model_of",
     "record",
@@ -54,3 +65,17 @@ __all__ = (
     "split",
     "tool_agent",
 )
+
+
+def __getattr__(name: str) -> Any:
+    """The middleware, once it is asked for: it needs the extra `agents`, and all else here does not."""
+    if name != "DelegationMiddleware":
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(importlib.import_module(f"{__name__}.middleware"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

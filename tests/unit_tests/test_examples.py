@@ -14,12 +14,15 @@ from typing import Any
 import pytest
 
 import delegate_llm
+import delegate_llm.graph
 from delegate_llm import DelegatedChatModel
 from delegate_llm.tiny.problems import Problem, problems
 
 FOLDER = Path(__file__).parents[2] / "examples"
 FILES = sorted(FOLDER.glob("*.py"))
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
+
+PUBLIC = {each.__name__: each for each in (delegate_llm, delegate_llm.graph)}
 
 Run = Callable[..., str]
 
@@ -80,6 +83,29 @@ def test_tools_solve_what_they_are_given(run: Run, problem: Problem) -> None:
     calls = [each.strip() for each in lines if "reasoner" not in each]
     assert calls == [f"{each.operation}({each.a}, {each.b}) = {each.result}" for each in problem.steps]
     assert answer == f"The answer is {problem.answer}."
+
+
+def test_agent(run: Run) -> None:
+    printed = run("agent")
+    assert (
+        "the reasoner says 'multiply' instead of 'add'\n  multiply(4, 6)  (takeovers: 1, left: 7)\n"
+        in printed
+    )
+    assert printed.endswith("\n    = 7\n  The answer is 7.  (takeovers: 0, left: 6)\n")
+
+
+@pytest.mark.parametrize("problem", longest(3), ids=lambda problem: problem.answer)
+def test_agent_keeps_its_books(run: Run, problem: Problem) -> None:
+    question, *lines = run("agent", problem.question).splitlines()
+    assert question == problem.question
+    left = 8
+    for heard, told in re.findall(r"\(takeovers: (\d+), left: (\d+)\)", "\n".join(lines)):
+        left -= int(heard)
+        assert int(told) == left
+    assert 0 <= left < 8
+    calls = [each.split("  (")[0].strip() for each in lines if each.endswith(")") and "answer" not in each]
+    assert calls == [f"{each.operation}({each.a}, {each.b})" for each in problem.steps]
+    assert lines[-1].startswith(f"  The answer is {problem.answer}.")
 
 
 @pytest.mark.parametrize("problem", longest(3), ids=lambda problem: problem.answer)
@@ -147,8 +173,8 @@ def test_is_a_page_that_a_user_can_copy(path: Path) -> None:
     assert f"]({path.name})" in README
     assert 20 <= len(source.splitlines()) <= 60
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "delegate_llm":
-            assert {each.name for each in node.names} <= set(delegate_llm.__all__)
+        if isinstance(node, ast.ImportFrom) and node.module in PUBLIC:
+            assert {each.name for each in node.names} <= set(PUBLIC[node.module].__all__)
         elif isinstance(node, ast.ImportFrom):
             assert node.module == "delegate_llm.tiny.problems" or "delegate_llm" not in str(node.module)
 
