@@ -2,7 +2,7 @@
 
 The question comes as an interrupt, before anything is generated, and the run waits for as long as it takes:
 
-    graph.invoke({"messages": [...]}, config, context={"total": 1})     # stops with "__interrupt__"
+    graph.invoke({"messages": [...]}, config, context={"total": 1})  # returns with "__interrupt__"
     graph.invoke(Command(resume={"action": "grant", "takeovers": 4}), config, context={"total": 1})
 """
 
@@ -13,37 +13,17 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 
-from delegate_llm.graph import DelegationState, ModelContext, budget_gate, delegated_node, model_of
-
-
-def add(a: int, b: int) -> int:
-    """Add two numbers."""
-    return a + b
-
-
-def subtract(a: int, b: int) -> int:
-    """Subtract b from a."""
-    return a - b
-
-
-def multiply(a: int, b: int) -> int:
-    """Multiply two numbers."""
-    return a * b
-
-
-TOOLS = [add, subtract, multiply]
-
-
-def with_tools(context: ModelContext) -> Any:
-    """The models of the run, told of the tools."""
-    return model_of(context).bind_tools(TOOLS)
+from delegate_llm.graph import DelegationInput, DelegationState, ModelContext, budget_gate, delegated_node
+from graphs.tools import TOOLS, with_tools
 
 
 def build_graph(checkpointer: BaseCheckpointSaver[Any] | None = None) -> CompiledStateGraph:
-    """START -> gate -> agent -> tools -> gate; a gate of its own, as an interrupted node starts again."""
-    graph = StateGraph(DelegationState, context_schema=ModelContext)
+    """START -> gate -> agent -> (tools -> gate -> agent)*."""
+    # A gate of its own: an interrupted node runs from its start again, and must not call a model twice.
     gate = budget_gate(then="agent", otherwise=END, context_schema=ModelContext)
     agent = delegated_node(with_tools, name="agent", context_schema=ModelContext)
+
+    graph = StateGraph(DelegationState, context_schema=ModelContext, input_schema=DelegationInput)
     graph.add_node("gate", gate, destinations=("agent", END))
     graph.add_node("agent", agent)
     graph.add_node("tools", ToolNode(TOOLS))

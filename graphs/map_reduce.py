@@ -12,10 +12,18 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
-from langgraph.types import Send
+from langgraph.types import Overwrite, Send
 from typing_extensions import TypedDict
 
-from delegate_llm.graph import DelegationState, ModelContext, delegated_node, fan_out, model_of, remaining
+from delegate_llm.graph import (
+    DelegationInput,
+    DelegationState,
+    ModelContext,
+    delegated_node,
+    fan_out,
+    model_of,
+    remaining,
+)
 
 
 class Answer(TypedDict):
@@ -38,14 +46,35 @@ class State(DelegationState):
 
 def questions(state: State) -> list[str]:
     """One a line."""
-    asked = next(each for each in reversed(state["messages"]) if isinstance(each, HumanMessage))
-    return [line for line in asked.text.splitlines() if line.strip()]
+    asked = [each for each in state["messages"] if isinstance(each, HumanMessage)][-1:]
+    return [line for each in asked for line in each.text.splitlines() if line.strip()]
 
 
-def to_workers(state: State, runtime: Runtime[ModelContext]) -> list[Send]:
-    """Map: a branch for each question, with its part of what is left."""
-    branches = [{"messages": [HumanMessage(line)], "at": at} for at, line in enumerate(questions(state))]
-    return fan_out("worker", branches, state, context=ModelContext.of(runtime.context))
+def begin(_: State) -> dict[str, Any]:
+    """Forget what was answered before on this thread."""
+    return {"answers": Overwrite([])}
+
+
+def first_try(state: State, runtime: Runtime[ModelContext]) -> list[Send] | str:
+    """Map: a branch for each question."""
+    return branches(state, range(len(questions(state))), runtime)
+
+
+def second_try(state: State, runtime: Runtime[ModelContext]) -> list[Send] | str:
+    """What came back goes to as many of those that ran out as can have more than before, once."""
+    hungry = [each for each in state["answers"] if each["ran_out"]]
+    if len(state["answers"]) > len(questions(state)) or not hungry:
+        return "reduce"
+    more = max(each["part"] for each in hungry) + 1
+    able = hungry[: remaining(state, ModelContext.of(runtime.context)) // more]
+    return branches(state, [each["at"] for each in able], runtime)
+
+
+def branches(state: State, lines: Any, runtime: Runtime[ModelContext]) -> list[Send] | str:
+    """A worker for each of these questions, with its part of what is left."""
+    asked = questions(state)
+    payloads = [{"messages": [HumanMessage(asked[at])], "at": at} for at in lines]
+    return fan_out("worker", payloads, state, context=ModelContext.of(runtime.context)) or "reduce"
 
 
 def answered(message: AIMessage, state: dict[str, Any]) -> dict[str, Any]:
@@ -55,17 +84,6 @@ def answered(message: AIMessage, state: dict[str, Any]) -> dict[str, Any]:
     return {"answers": [Answer(at=state["at"], text=message.text, part=part, ran_out=spent >= part)]}
 
 
-def again(state: State, runtime: Runtime[ModelContext]) -> list[Send] | str:
-    """What came back goes to as many of those that ran out as can have more than before, once."""
-    asked, context = questions(state), ModelContext.of(runtime.context)
-    hungry = [each for each in state["answers"] if each["ran_out"]]
-    if len(state["answers"]) > len(asked) or not hungry:
-        return "reduce"
-    able = hungry[: remaining(state, context) // (max(each["part"] for each in hungry) + 1)]
-    branches = [{"messages": [HumanMessage(asked[each["at"]])], "at": each["at"]} for each in able]
-    return fan_out("worker", branches, state, context=context) or "reduce"
-
-
 def reduce(state: State) -> dict[str, Any]:
     """The last answer to each question, a line each."""
     best = {each["at"]: each["text"] for each in state["answers"]}
@@ -73,16 +91,18 @@ def reduce(state: State) -> dict[str, Any]:
 
 
 def build_graph(checkpointer: BaseCheckpointSaver[Any] | None = None) -> CompiledStateGraph:
-    """START -> worker (side by side) -> again? -> reduce."""
-    graph = StateGraph(State, context_schema=ModelContext)
-    graph.add_node(
-        "worker", delegated_node(model_of, name="worker", update=answered, context_schema=ModelContext)
-    )
-    graph.add_node("gather", lambda _: {}, defer=True)
+    """START -> begin -> workers side by side -> gather -> workers again, or reduce."""
+    worker = delegated_node(model_of, name="worker", update=answered, context_schema=ModelContext)
+
+    graph = StateGraph(State, context_schema=ModelContext, input_schema=DelegationInput)
+    graph.add_node("begin", begin)
+    graph.add_node("worker", worker)
+    graph.add_node("gather", lambda _: {})  # one place to decide, once all workers are done
     graph.add_node("reduce", reduce)
-    graph.add_conditional_edges(START, to_workers, ["worker"])
+    graph.add_edge(START, "begin")
+    graph.add_conditional_edges("begin", first_try, ["worker", "reduce"])
     graph.add_edge("worker", "gather")
-    graph.add_conditional_edges("gather", again, ["worker", "reduce"])
+    graph.add_conditional_edges("gather", second_try, ["worker", "reduce"])
     return graph.compile(checkpointer=checkpointer, name="map_reduce")
 
 

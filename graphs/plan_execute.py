@@ -15,26 +15,10 @@ from langgraph.graph import START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 
-from delegate_llm.graph import DelegationState, ModelContext, delegated_node, model_of
+from delegate_llm.graph import DelegationInput, DelegationState, ModelContext, delegated_node, model_of
+from graphs.tools import TOOLS, with_tools
 
-
-def add(a: int, b: int) -> int:
-    """Add two numbers."""
-    return a + b
-
-
-def subtract(a: int, b: int) -> int:
-    """Subtract b from a."""
-    return a - b
-
-
-def multiply(a: int, b: int) -> int:
-    """Multiply two numbers."""
-    return a * b
-
-
-TOOLS = [add, subtract, multiply]
-NAMES = [each.__name__ for each in TOOLS]
+STEP = re.compile(rf"\b({'|'.join(each.__name__ for each in TOOLS)})\b")
 
 
 class State(DelegationState):
@@ -44,36 +28,40 @@ class State(DelegationState):
     """Names of tools, in the order in which they are to be called."""
 
 
-def question(state: State) -> list[Any]:
-    """What the planner reads: the question alone, without tools."""
+# --- The planner ---
+
+
+def question(state: State) -> list[HumanMessage]:
+    """What it reads: the last question alone, without tools."""
     return [each for each in state["messages"] if isinstance(each, HumanMessage)][-1:]
 
 
 def planned(message: AIMessage, _: State) -> dict[str, Any]:
-    """The plan in words becomes the tools that it names, in order."""
-    return {"plan": re.findall(rf"\b({'|'.join(NAMES)})\b", message.text)}
+    """What it writes: the tools that its plan in words names, in order."""
+    return {"plan": STEP.findall(message.text)}
 
 
-def with_tools(context: ModelContext) -> Any:
-    """The models of the run, told of the tools."""
-    return model_of(context).bind_tools(TOOLS)
+# --- The executor ---
 
 
 def as_planned(state: State) -> dict[str, Any]:
-    """The next tool of the plan is called, whatever the base likes; the arguments are its own."""
+    """It calls the next tool of the plan, whatever it likes better; the arguments are its own."""
     return {"tool_choice": state["plan"][steps_done(state)]}
 
 
 def next_step(state: State) -> Literal["executor", "critic"]:
-    """Whether a step of the plan is left: each tool that has answered was one."""
+    """Whether a step of the plan is left."""
     return "executor" if steps_done(state) < len(state["plan"]) else "critic"
 
 
 def steps_done(state: State) -> int:
-    """Tool results since the last question."""
+    """How many tools have answered since the last question."""
     kinds = [each.type for each in state["messages"]]
     last_question = len(kinds) - kinds[::-1].index("human")
     return kinds[last_question:].count("tool")
+
+
+# --- The graph ---
 
 
 def build_graph(checkpointer: BaseCheckpointSaver[Any] | None = None) -> CompiledStateGraph:
@@ -83,7 +71,7 @@ def build_graph(checkpointer: BaseCheckpointSaver[Any] | None = None) -> Compile
     executor = node(with_tools, name="executor", share=0.0, settings=as_planned)
     critic = node(with_tools, name="critic", share=0.25)
 
-    graph = StateGraph(State, context_schema=ModelContext)
+    graph = StateGraph(State, context_schema=ModelContext, input_schema=DelegationInput)
     graph.add_node("planner", planner)
     graph.add_node("executor", executor)
     graph.add_node("tools", ToolNode(TOOLS))

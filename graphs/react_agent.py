@@ -1,9 +1,10 @@
 """An agent with tools whose reasoner is heard only where the run's budget allows.
 
-The model writes every turn with the base; at the tokens that decide, such as which tool to call, the
-reasoner may speak, until `total` of the context is spent. Then the base goes on alone.
+The base writes every turn. At the tokens that decide, such as which tool to call, the reasoner may speak,
+until the `total` of the context is spent; then the base goes on alone.
 
-    graph.invoke({"messages": [("user", "Tom has 3 boxes with 4 pens in each. ...")]}, context={"total": 4})
+    question = "Tom has 3 boxes with 4 pens in each. Tom sells 5 pens. How many pens does Tom have now?"
+    graph.invoke({"messages": [("user", question)]}, context={"total": 4})
 """
 
 from typing import Any
@@ -12,28 +13,14 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
 
 from delegate_llm.graph import ModelContext, model_of, tool_agent
-
-
-def add(a: int, b: int) -> int:
-    """Add two numbers."""
-    return a + b
-
-
-def subtract(a: int, b: int) -> int:
-    """Subtract b from a."""
-    return a - b
-
-
-def multiply(a: int, b: int) -> int:
-    """Multiply two numbers."""
-    return a * b
+from graphs.tools import TOOLS
 
 
 def build_graph(checkpointer: BaseCheckpointSaver[Any] | None = None) -> CompiledStateGraph:
-    """The agent: its model is chosen by the run's context, and its tools are those above."""
+    """START -> agent -> (tools -> agent)*; `human_budget.py` has the same loop written out."""
     return tool_agent(
-        model_of,
-        [add, subtract, multiply],
+        model_of,  # a function: each run's context chooses its models
+        TOOLS,
         context_schema=ModelContext,
         checkpointer=checkpointer,
         name="react_agent",

@@ -14,6 +14,7 @@ from langgraph.prebuilt import ToolNode, tools_condition
 from delegate_llm.chat_model import DelegatedChatModel
 from delegate_llm.graph.allocation import ALL, DelegationContext, Strategy
 from delegate_llm.graph.gate import budget_gate
+from delegate_llm.graph.inputs import DelegationInput
 from delegate_llm.graph.nodes import delegated_node
 from delegate_llm.graph.state import DelegationState
 
@@ -50,7 +51,7 @@ def tool_agent(
         made = model if isinstance(model, DelegatedChatModel) else model(context)
         return made.bind_tools(tools)
 
-    graph = StateGraph(DelegationState, context_schema=context_schema)
+    graph = StateGraph(DelegationState, context_schema=context_schema, input_schema=DelegationInput)
     graph.add_node(
         "agent", delegated_node(with_tools, name="agent", strategy=strategy, context_schema=context_schema)
     )
