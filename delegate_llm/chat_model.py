@@ -7,9 +7,9 @@ in chunks (`chat_run`), and what was decided ends up in the message (`chat_recor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LanguageModelInput, ModelProfile
@@ -20,7 +20,6 @@ from langchain_core.runnables import Runnable
 from langchain_core.runnables.config import run_in_executor
 from langchain_core.tools import BaseTool
 from langchain_core.utils import from_env
-from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from delegate_llm._settings import explain
@@ -36,7 +35,7 @@ from delegate_llm.chat.call import (
     grammar_of,
     unknown_setting,
 )
-from delegate_llm.chat.forms import call_parser, json_parser, parsed, response_format
+from delegate_llm.chat.forms import as_tool, call_parser, json_parser, parsed, response_format
 from delegate_llm.chat.gathering import free_seat
 from delegate_llm.chat.identity import LOAD_OPTIONS, digest, profile_of, said_of, source_name
 from delegate_llm.chat.run import Job, chunks, message, run, run_together, some
@@ -54,6 +53,10 @@ __all__ = ("ChatDelegated", "DelegatedChatModel")
 
 # What callers who talk to any provider may hand over; it means nothing to a model in this process.
 _FOREIGN: Final = frozenset({"api_key", "max_retries", "model_provider"})
+# As for a single call: True is no number, and 1 is no truth.
+_Number = Annotated[float, Field(strict=True)]
+_Count = Annotated[int, Field(strict=True)]
+_Flag = Annotated[bool, Field(strict=True)]
 
 
 class DelegatedChatModel(BatchedRoutes, TracedRoutes):
@@ -69,7 +72,8 @@ class DelegatedChatModel(BatchedRoutes, TracedRoutes):
 
     The models are loaded when they are first needed, once a process, however many chat models name them.
     Every setting may also be given to a single call, by `bind` or as a keyword: `budget=0` runs no reasoner,
-    `model="base"` or `model="reasoner"` is one of the two alone.
+    `model="base"` or `model="reasoner"` is one of the two alone. A call may also say what it spends at most,
+    whatever the budget: `max_asks`, and `max_takeovers`, one number or `{"tool_call": n, "final": m}`.
     """
 
     base: Any = Field(default_factory=from_env("DELEGATE_LLM_BASE", default=None), repr=False, exclude=True)
@@ -90,37 +94,37 @@ class DelegatedChatModel(BatchedRoutes, TracedRoutes):
     policy: Any = None
     """When the reasoner takes over: a `DelegationPolicy`, its fields, or a file of one; the pair's own by
     default."""
-    threshold: float | None = None
+    threshold: _Number | None = None
     """Instead of the policy's: scores above it call for a takeover."""
     budget: Any = None
     """Instead of the policy's: a `Budget`, a count of takeovers, or a share of the tokens."""
     divergence: str | None = None
     """Instead of the policy's: how the two distributions are compared."""
-    temperature: float | None = None
+    temperature: _Number | None = None
     """0, the default, is greedy."""
-    top_p: float | None = None
+    top_p: _Number | None = None
     """Mass of the nucleus sampled from, in (0, 1]."""
-    top_k: int | None = None
+    top_k: _Count | None = None
     """How many tokens are sampled from; 0 means all."""
-    max_tokens: int | None = None
+    max_tokens: _Count | None = None
     """Tokens generated at most; 512 by default."""
     stop: list[str] | str | None = Field(default=None, alias="stop_sequences")
     """Strings that end an answer and are cut off it."""
-    seed: int | None = None
+    seed: _Count | None = None
     """Names the sampled text; drawn afresh for each call by default."""
-    n: int = 1
+    n: _Count = 1
     """Answers to each prompt, in `generate`; a stream gives the first."""
-    logprobs: bool | None = None
+    logprobs: _Flag | None = None
     """Whether `response_metadata` gets the log-probability of every token."""
-    top_logprobs: int | None = None
+    top_logprobs: _Count | None = None
     """Of how many alternatives, too."""
-    timeout: float | None = None
+    timeout: _Number | None = None
     """Seconds that a call may take, before it ends with a `DeadlineError`."""
     streaming: bool = False
     """Whether `invoke` streams, for callbacks that want every token."""
     schedule: str | None = None
     """`"draft"` (fast, the default) or `"lockstep"` (the reference); the answer is the same."""
-    draft: int | None = None
+    draft: _Count | None = None
     """Tokens the base runs ahead at most."""
     trace: TraceLevel = "takeovers"
     """Which decisions the record lists: `"takeovers"`, `"full"`, or `"off"` for none."""
@@ -313,7 +317,7 @@ class DelegatedChatModel(BatchedRoutes, TracedRoutes):
         traced = {"kwargs": {"method": method}, "schema": schema}
         settings = {**kwargs, "ls_structured_output_format": traced}
         if method == "function_calling":
-            name = convert_to_openai_tool(schema)["function"]["name"]
+            name = as_tool(schema)["function"]["name"]
             model = self.bind_tools([schema], tool_choice=name, **settings)
             return parsed(model, call_parser(schema, name), include_raw=include_raw)
         form = response_format(schema, method)
@@ -358,13 +362,14 @@ class DelegatedChatModel(BatchedRoutes, TracedRoutes):
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = LangSmithParams(ls_provider="delegate_llm", ls_model_type="chat")
         model, names = kwargs.get("model"), self._names()
-        params["ls_model_name"] = names[self.arm] if model is None else names.get(model, str(model))
+        params["ls_model_name"] = names[self.arm] if model is None else names.get(str(model), str(model))
         if (temperature := kwargs.get("temperature", self.temperature)) is not None:
             params["ls_temperature"] = temperature
         if (max_tokens := kwargs.get("max_tokens", self.max_tokens)) is not None:
             params["ls_max_tokens"] = max_tokens
         if stops := (self.stop if stop is None else stop):
-            params["ls_stop"] = [stops] if isinstance(stops, str) else list(stops)
+            one = isinstance(stops, str) or not isinstance(stops, Iterable)
+            params["ls_stop"] = [str(stops)] if one else list(stops)
         return params
 
     def _resolve_model_profile(self) -> ModelProfile | None:

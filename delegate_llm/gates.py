@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -42,9 +42,9 @@ class GateView:
     """Entropy of the base's next-token distribution, in nats."""
     budget: float
     """Takeovers that could be spent right here; `inf` without a budget."""
+    read_text: Callable[[], str] = field(default=lambda: "", repr=False)
     spent: int = 0
     """Takeovers before this position."""
-    read_text: Callable[[], str] = field(default=lambda: "", repr=False)
 
     @property
     def text(self) -> str:
@@ -110,18 +110,24 @@ class TurnGate(Settings):
     """
 
     kind: Literal["turn"] = "turn"
-    limits: dict[Turn, Annotated[int, Field(ge=0)]]
+    limits: dict[Turn, Annotated[int, Field(ge=0)]] = Field(min_length=1)
     """Takeovers by kind; a kind that is missing has no limit."""
 
     def __call__(self, view: GateView) -> bool:
         """Whether another takeover is allowed here."""
-        limits = [self.limits.get(kind, math.inf) for kind in self._kinds(view.text)]
-        return view.spent < max(limits)
+        if view.position == 0:
+            return view.spent < self.most
+        kind: Turn = "tool_call" if "<tool_call>" in view.text else "final"
+        return view.spent < self.limits.get(kind, math.inf)
 
-    def _kinds(self, text: str) -> tuple[Turn, ...]:
-        if not text:
-            return ("tool_call", "final")
-        return ("tool_call",) if "<tool_call>" in text else ("final",)
+    def __hash__(self) -> int:
+        """As of a policy with any other gates, which are hashable by themselves."""
+        return hash(frozenset(self.limits.items()))
+
+    @property
+    def most(self) -> float:
+        """Takeovers that an answer of either kind may spend; `inf` if one kind has no limit."""
+        return max(self.limits.get(kind, math.inf) for kind in get_args(Turn))
 
 
 NamedGate = Annotated[EntropyGate | WindowGate | BoundaryGate | TurnGate, Field(discriminator="kind")]

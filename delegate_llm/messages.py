@@ -163,7 +163,8 @@ def _read_of_assistant(content: _Content, block: Mapping[str, Any]) -> None:
     elif kind in _REASONING:
         text = block.get(kind)
         if not isinstance(text, str):  # as OpenAI gives it
-            text = "\n\n".join(each.get("text", "") for each in block.get("summary") or [])
+            said = [each for each in block.get("summary") or () if isinstance(each, Mapping)]
+            text = "\n\n".join(each.get("text", "") for each in said)
         content.reasoning.append(text)
 
 
@@ -183,8 +184,8 @@ def _call(call_id: Any, name: Any, arguments: Any) -> dict[str, Any]:
 def _result(block: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Anthropic's way to give the result of a tool."""
     inside, content = _Content(), block.get("content") or ""
-    for each in [content] if isinstance(content, str) else content:
-        _read(inside, each, "tool", where)
+    for each in content if isinstance(content, list) else [content]:
+        _read(inside, each if isinstance(each, str | Mapping) else {"json": each}, "tool", where)
     return {"role": "tool", "content": "".join(inside.text), "tool_call_id": block.get("tool_use_id")}
 
 

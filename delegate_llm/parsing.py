@@ -92,13 +92,16 @@ class AnswerParser:
     dropped, and so is a tag that the end of the answer cuts off.
     """
 
-    def __init__(self, *, thinking: bool = False, spaced: bool = False) -> None:
+    def __init__(self, *, thinking: bool = False, spaced: bool = False, formed: bool = False) -> None:
         """Start an empty answer.
 
         Args:
             thinking: Whether the prompt already opened `<think>`.
             spaced: Whether whitespace at the start is no content, as behind "Assistant:".
+            formed: Whether a grammar gives the answer its form: a tag behind other text is text of it then,
+                as in a string of JSON.
         """
+        self._formed = formed
         self._mode: Literal["text", "think", "call"] = "think" if thinking else "text"
         self._rest = ""  # not settled yet; in a call, its body so far
         self._seen = 0  # before this no `</tool_call>` ends the open call
@@ -134,15 +137,25 @@ class AnswerParser:
                 if end is None:
                     return
                 yield from self._close_call(end)
-            elif found := _TAG[self._mode].search(self._rest):
+            elif found := self._next_tag():
                 yield from self._words(self._rest[: found.start()])
                 self._rest = self._rest[found.end() :]
                 yield from self._tag(found[0])
             else:
                 settled = len(self._rest) - _half_open(self._rest, _TAGS[self._mode])
+                if self._is_words(self._rest[:settled]):
+                    settled = len(self._rest)
                 piece, self._rest = self._rest[:settled], self._rest[settled:]
                 yield from self._words(piece)
                 return
+
+    def _next_tag(self) -> re.Match[str] | None:
+        found = _TAG[self._mode].search(self._rest)
+        return None if found and self._is_words(self._rest[: found.start()]) else found
+
+    def _is_words(self, before: str) -> bool:
+        """Whether what stands behind some unsettled text is text, whatever it looks like."""
+        return self._formed and self._mode == "text" and bool(self._wrote or before.strip(_SPACE))
 
     def _words(self, piece: str) -> Iterator[Part]:
         """Text or reasoning, with the whitespace before it and without the whitespace after it."""

@@ -241,7 +241,8 @@ class Referee:
         self._last = min(
             (gate.first for gate in policy.gates if isinstance(gate, WindowGate)), default=math.inf
         )
-        self._limit = math.inf if budget.limit is None else budget.limit
+        by_turn = [gate.most for gate in policy.gates if isinstance(gate, TurnGate)]
+        self._limit = min([math.inf if budget.limit is None else budget.limit, *by_turn])
         self._asks = math.inf if budget.asks is None else budget.asks
         self._rate = budget.rate or 0.0
         self._capacity = budget.capacity

@@ -74,14 +74,14 @@ class Request:
         if grammar is not None and ignore_eos:
             msg = "ignore_eos: an answer with a grammar ends where the grammar ends; leave one of the two out"
             raise RequestError(msg)
-        temperature = _number("temperature", temperature, low=0.0)
+        temperature, stops = _number("temperature", temperature, low=0.0), _stop(stop)
         return cls(
             policy=DelegationPolicy.of(policy),
             max_tokens=_count("max_tokens", max_tokens, low=1),
             sampling=Sampling(temperature, _top_p(top_p), _count("top_k", top_k, low=0)),
             seed=_seed(seed, sampled=temperature > 0),
             # A grammar ends its answers itself; a stop string could only cut them in two.
-            stop=_stop(stop) if grammar is None else (),
+            stop=() if grammar is not None else stops,
             schedule=_choice("schedule", schedule, get_args(Schedule)),
             trace=_choice("trace", trace, get_args(TraceLevel)),
             draft=_count("draft", draft, low=0),

@@ -202,6 +202,10 @@ class Row:
         for index, proposal in enumerate(self.draft):
             # Only a takeover makes the standing differ from the one the proposal was made with.
             if self.standing.spent != spent:
+                # It may close gates and so leave asks that the draft took for spent: of the positions drafted
+                # without hope of being asked nothing is known, and they are drafted again.
+                if proposal.entropy is None and not self.referee.is_over(self.standing, len(self.tokens)):
+                    break
                 self._reopen(proposal)
             read = index < len(heard)
             if self.reason is not None or (proposal.asked and not read):

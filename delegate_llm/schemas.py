@@ -14,13 +14,13 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from delegate_llm.errors import GrammarError
-from delegate_llm.values import bound, check_constants, is_number, spell
+from delegate_llm.values import bound, check_constants, check_names, is_number, spell
 
 __all__ = ("closed",)
 
-_ONE: Final = ("items", "additionalProperties", "additionalItems", "contains", "not", "if", "then", "else")
+_ONE: Final = ("items", "additionalProperties", "additionalItems")
 _MANY: Final = ("prefixItems", "items")
-_NAMED: Final = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_NAMED: Final = ("properties", "patternProperties", "$defs", "definitions")
 _BRANCHES: Final = ("anyOf", "oneOf")
 # These say by themselves which further properties there may be.
 _OPEN: Final = frozenset(
@@ -45,12 +45,13 @@ def closed(schema: Any) -> Any:
         schema: A JSON schema; it is not changed.
 
     Returns:
-        A copy in which every object that lists its properties, and all that it requires among them, has
-        `additionalProperties: false`, unless the schema says otherwise. Where `allOf`, `$ref` or branches
-        add to what is listed beside them, the object is what they list together.
+        A copy in which every object that lists its properties or gives patterns of their names, and lists
+        all that it requires, has `additionalProperties: false`, unless the schema says otherwise. Where
+        `allOf`, `$ref` or branches add to what is listed beside them, the object is what they list together.
 
     Raises:
-        GrammarError: If branches of a `oneOf` may overlap, or a constant is too large an integer.
+        GrammarError: If branches of a `oneOf` may overlap, a constant cannot be written, or names of
+            properties cannot be told apart as validators do.
     """
     return _Closer(schema).schema() if isinstance(schema, Mapping) else schema
 
@@ -82,13 +83,14 @@ class _Schemas:
 
         An unknown one is None.
         """
-        return list(self._parts(schema, frozenset()))
+        return list(self._parts(schema, set()))
 
-    def _parts(self, schema: Any, seen: frozenset[str]) -> Iterator[Any]:
+    def _parts(self, schema: Any, seen: set[str]) -> Iterator[Any]:
         if isinstance(schema, Mapping):
             ref = schema.get("$ref")
-            if ref is not None and ref not in seen:
-                yield from self._parts(self.target(ref), seen | {str(ref)})
+            if ref is not None and str(ref) not in seen:
+                seen.add(str(ref))
+                yield from self._parts(self.target(ref), seen)
             for each in _listed(schema.get("allOf")):
                 yield from self._parts(each, seen)
         yield schema
@@ -201,6 +203,7 @@ class _Closer:
             made["$ref"] = self._twin(made["$ref"])
         if shut:
             self._shut(made, schema, names, joined=joined)
+        check_names(made, least=len(set(self._old.required(schema))))
         return made
 
     def _spelled_out(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -244,12 +247,14 @@ class _Closer:
         self, made: dict[str, Any], schema: Mapping[str, Any], names: list[str], *, joined: bool
     ) -> None:
         """Forbid properties that are not named, where the schema leaves that to us."""
-        parts = self._old.parts(schema)
+        parts, required = self._old.parts(schema), set(self._old.required(schema))
+        if schema.get("patternProperties") and len(parts) == 1 and required <= set(names):
+            made.setdefault("additionalProperties", False)
         if (
             not (joined and (names or isinstance(schema.get("properties"), Mapping)))
             or not self._is_plain(schema)
             or "object" not in self._old.types(schema)
-            or not set(self._old.required(schema)) <= set(names)
+            or not required <= set(names)
             or any(_number(part.get("minProperties")) > len(names) for part in parts)
         ):
             return
@@ -257,11 +262,6 @@ class _Closer:
         made["properties"] = {name: own.get(name, True) for name in names}
         made["additionalProperties"] = False
         made.pop("unevaluatedProperties", None)
-        # llguidance does not count where properties are optional; here nothing is left to count.
-        if _number(made.get("maxProperties", -1)) >= len(names):
-            del made["maxProperties"]
-        if _number(made.get("minProperties")) <= len(set(self._old.required(schema))):
-            made.pop("minProperties", None)
 
     def _is_plain(self, schema: Mapping[str, Any], but: str = "") -> bool:
         """Whether all properties that a schema lists are known, and it leaves others to us."""

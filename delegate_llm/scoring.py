@@ -56,7 +56,7 @@ def score(
         facts = _facts(spoken, heard.to(spoken.device), start, vocabulary, policy)
         for offset, (token, (value, unsure, base, reasoner)) in enumerate(zip(block, facts, strict=True)):
             position = start + offset
-            view = GateView(position, unsure, referee.budget(standing), standing.spent, lambda: text.text)
+            view = GateView(position, unsure, referee.budget(standing), lambda: text.text, standing.spent)
             opens = referee.opens(standing, view)
             takeover = opens and referee.fires(standing, value)
             decisions.append(

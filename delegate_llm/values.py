@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from delegate_llm.errors import GrammarError
 
-__all__ = ("bound", "check_constants", "is_number", "spell")
+__all__ = ("bound", "check_constants", "check_names", "is_number", "spell")
 
 _DAY: Final = (
     r"(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)"
@@ -57,6 +57,10 @@ _SPELLED: Final = {
 }
 
 _ESCAPE_OR_CLASS: Final = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
+_VAGUE: Final = re.compile(r"\\[wd]|\(\?[aiLmsux-]")
+"""Letters, digits and cases, of which Python knows more than llguidance does."""
+_UNSPELLED: Final = re.compile(r"[\x00-\x07\x0b\x0e-\x1f]")
+"""Characters that JSON writes with `\\u` only, which keeps a property from being spelled in two ways."""
 _EXACT: Final = 1 << 53
 """Integers up to it are exact as the float that llguidance reads."""
 _LARGEST: Final = 1 << 62
@@ -169,10 +173,48 @@ def _inner(bound: float, toward: int, *, beyond: bool, whole: bool) -> float:
     return int(made) if made == made.to_integral_value() else float(made)
 
 
+def check_names(made: Mapping[str, Any], *, least: int) -> None:
+    """Refuse names of properties that llguidance does not tell apart as validators do.
+
+    It says that two patterns have nothing in common, or that a name fits none, by its own reading of them.
+
+    Args:
+        made: A schema, its patterns spelled and closed as far as it can be.
+        least: How many names it requires.
+    """
+    patterns, names = made.get("patternProperties"), made.get("properties")
+    patterns = patterns if isinstance(patterns, Mapping) else {}
+    is_open = made.get("additionalProperties") is not False
+    names = names if isinstance(names, Mapping) else {}
+    alone = len(patterns) == 1 and all(each.isascii() for each in names)
+    for pattern in patterns:
+        ends = "$" in _ESCAPE_OR_CLASS.sub("", pattern)  # for Python also before a last line break
+        if (
+            len(_translated(pattern)) > 1
+            or (_VAGUE.search(pattern) and not (alone and not is_open))
+            or (ends and (is_open or any(each.endswith("\n") for each in names)))
+        ):
+            msg = (
+                f"grammar: patternProperties: validators do not agree on which names {pattern!r:.80} means; "
+                "spell its letters and digits out, as in [a-z0-9], and say additionalProperties: false"
+            )
+            raise GrammarError(msg)
+    count: Any = made.get("minProperties")
+    if is_number(count) and count > least + 1 and (patterns or is_open):
+        msg = (
+            f"grammar: minProperties: {count} properties cannot be promised where names are free, for one "
+            "may come twice; list the names as properties, or under required"
+        )
+        raise GrammarError(msg)
+
+
 def check_constants(values: Iterable[Any]) -> None:
-    """Refuse constants that llguidance would round."""
+    """Refuse constants that llguidance would round, or that cannot be spelled."""
     for value in values:
         for each in _leaves(value):
+            if isinstance(each, str) and _UNSPELLED.search(each):
+                msg = f"grammar: the constant {each!r:.80} has a control character in it; leave that out"
+                raise GrammarError(msg)
             if isinstance(each, int) and abs(each) > _EXACT:
                 msg = (
                     f"grammar: the constant {each} is beyond 2**53, where not every integer can be told "

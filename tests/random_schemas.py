@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
 from typing import Any
 
 Schema = dict[str, Any] | bool
+Keywords = dict[str, Callable[[], Any]]
 
 NAMES = ("a", "name", "first name", 'say "hi"', "größe", "名前", "a/b~c", "x\ty", "$ref", "type", "😀", "")
 FORMATS = (
@@ -232,3 +234,95 @@ class SchemaMaker:
             ]
         )
         return {"type": "object", "properties": {"v": self.schema(0), "below": below}, "required": ["v"]}
+
+
+class KeywordMaker:
+    """Makes schemas of keywords that nobody would put side by side; most of them cannot be followed."""
+
+    NAMES = ("a", "b", "ab", "é", "x\n", "k1", "٣")
+    PATTERNS = (
+        "^a",
+        "b$",
+        "^[a-c]+$",
+        "^é",
+        r"^\w$",
+        r"^\W",
+        r"\d",
+        "^x$",
+        "^.$",
+        "c|d",
+        "^[^a]*$",
+        "(?i)^a$",
+    )
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def document(self) -> dict[str, Any]:
+        """A schema with the definitions `p` and `q`."""
+        return {**self.keywords(3), "$defs": {name: self.keywords(1) for name in "pq"}}
+
+    def schema(self, deep: int) -> Schema:
+        """A schema, of at most so many levels."""
+        roll = self.random.random()
+        if roll < 0.1:
+            return True
+        if roll < 0.2:
+            return {"$ref": f"#/$defs/{self.random.choice('pq')}"}
+        if deep <= 0 or roll < 0.4:
+            return {"type": self.random.choice(["integer", "number", "string", "boolean", "null"])}
+        return self.keywords(deep)
+
+    def keywords(self, deep: int) -> dict[str, Any]:
+        """Some keywords of one kind, or of two."""
+        kinds = [self._of_objects, self._of_objects, self._of_values, self._of_arrays, self._of_schemas]
+        made = self.random.choice(kinds)(deep - 1)
+        if self.random.random() < 0.4:
+            made |= self.random.choice(kinds)(deep - 1)
+        return {name: value() for name, value in made.items() if self.random.random() < 0.45}
+
+    def _some(self, choices: Sequence[Any], most: int, least: int = 0) -> list[Any]:
+        return self.random.sample(choices, self.random.randint(least, most))
+
+    def _of_objects(self, deep: int) -> Keywords:
+        choice = self.random.choice
+        return {
+            "type": lambda: choice(["object", "object", ["object", "null"]]),
+            "properties": lambda: {name: self.schema(deep) for name in self._some(self.NAMES, 3)},
+            "required": lambda: self._some(self.NAMES, 2),
+            "additionalProperties": lambda: choice([True, False, self.schema(0)]),
+            "patternProperties": lambda: {each: self.schema(0) for each in self._some(self.PATTERNS, 2)},
+            "propertyNames": lambda: choice([{"enum": ["a", "é"]}, {"pattern": choice(self.PATTERNS)}]),
+            "minProperties": lambda: self.random.randint(0, 3),
+            "maxProperties": lambda: self.random.randint(0, 3),
+        }
+
+    def _of_values(self, deep: int) -> Keywords:
+        del deep
+        choice = self.random.choice
+        return {
+            "type": lambda: choice(["integer", "number", "string", ["string", "integer"]]),
+            "minimum": lambda: choice([-1, 0, 0.5, 2]),
+            "exclusiveMaximum": lambda: choice([1, 2.5, 30]),
+            "multipleOf": lambda: choice([1, 2, 0.5, 3]),
+            "maxLength": lambda: self.random.randint(0, 3),
+            "pattern": lambda: choice(self.PATTERNS),
+            "enum": lambda: self._some([*VALUES, "a", "ab", 1.0, {"a": 1}], 6, 2),
+        }
+
+    def _of_arrays(self, deep: int) -> Keywords:
+        return {
+            "type": lambda: self.random.choice(["array", ["array", "object"]]),
+            "items": lambda: self.random.choice([False, self.schema(deep)]),
+            "prefixItems": lambda: [self.schema(0) for _ in range(self.random.randint(1, 2))],
+            "minItems": lambda: self.random.randint(0, 2),
+            "maxItems": lambda: self.random.randint(0, 3),
+        }
+
+    def _of_schemas(self, deep: int) -> Keywords:
+        return {
+            "allOf": lambda: [self.schema(deep) for _ in range(self.random.randint(1, 2))],
+            "anyOf": lambda: [self.schema(deep) for _ in range(self.random.randint(1, 3))],
+            "oneOf": lambda: [self.schema(deep) for _ in range(self.random.randint(1, 3))],
+            "$ref": lambda: f"#/$defs/{self.random.choice('pq')}",
+        }

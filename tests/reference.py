@@ -61,8 +61,9 @@ def decode(
     eos: set[int],
     entropy_above: float | None = None,
     first: int | None = None,
+    turn: tuple[int, int] | None = None,
 ) -> list[Position]:
-    """Greedy delegated decoding."""
+    """Greedy delegated decoding; `turn` is how many takeovers a tool call and a final answer may spend."""
     rate, burst, limit, asks = (policy["budget"].get(key) for key in ("rate", "burst", "limit", "asks"))
     capacity = burst if burst is not None else (8 if rate is not None else math.inf)
     level, spent, asked_so_far = float(capacity), 0, 0
@@ -80,6 +81,8 @@ def decode(
             or (asks is not None and asked_so_far >= asks)
             or (level < 1 - 1e-9 and (not rate or capacity < 1))
             or (first is not None and len(tokens) >= first)
+            # No answer of these models can open a tool call, but nobody knows that before its first token.
+            or (turn is not None and spent >= (turn[1] if tokens else max(turn)))
         )
         opens = not never and (entropy_above is None or entropy > entropy_above)
         margin = math.inf if entropy_above is None else abs(entropy - entropy_above)

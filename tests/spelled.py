@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
+from jsonschema import Draft202012Validator, validators
 from models import EOS, SIZE, WORDS
 
 from delegate_llm import Pair
@@ -35,6 +37,17 @@ def accepts(grammar: Grammar, text: str, *, thinking: bool = False) -> bool:
     """Whether an answer may be this text, letter by letter."""
     guide = letters().guide(grammar, thinking=thinking)
     return follows(guide, map(LETTERS.index, text), end=len(LETTERS))
+
+
+def takes(schema: Any, text: str) -> bool:
+    """Whether an answer in the form of a schema may be this text."""
+    return accepts(Grammar.json(schema), text)
+
+
+def is_valid(schema: Any, value: Any) -> bool:
+    """Whether a value validates against a schema, its formats included."""
+    kind = validators.validator_for(schema, default=Draft202012Validator)
+    return bool(kind(schema, format_checker=kind.FORMAT_CHECKER).is_valid(value))
 
 
 def follows(guide: Guide, ids: Iterable[int], *, end: int) -> bool:

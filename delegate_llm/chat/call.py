@@ -6,14 +6,15 @@ import difflib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
-from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.function_calling import convert_to_json_schema
 
+from delegate_llm.chat.forms import NOT_CONVERTED, openai_tool
 from delegate_llm.errors import CancelledError, DeadlineError, GrammarError, RequestError
-from delegate_llm.gates import TurnGate
+from delegate_llm.gates import Turn, TurnGate
 from delegate_llm.grammar import Grammar
 from delegate_llm.policy import DelegationPolicy
 from delegate_llm.request import Request
@@ -53,7 +54,9 @@ SETTINGS: Final = frozenset((*_POLICY, *_PAIR, *_OTHER))
 
 
 def unknown_setting(name: str, known: Sequence[str]) -> str:
-    """What to say of a setting that is none."""
+    """What to say of a setting that is none of those known."""
+    if name in _CALL_ONLY:
+        return f"{name}: a setting of single calls; give it to `invoke` and the like, or to all by `bind`"
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(known))}"
     return f"unknown setting {name!r}; {hint}"
@@ -200,11 +203,14 @@ def formatted(tools: Sequence[Any]) -> list[dict[str, Any]]:
     Raises:
         RequestError: If one is none, or one that only some provider's server could run.
     """
+    if not isinstance(tools, Iterable):
+        msg = f"tools: {tools!r:.80} is not a list of tools"
+        raise RequestError(msg)
     made = []
     for each in tools:
         try:
-            tool = convert_to_openai_tool(each)
-        except (ValueError, TypeError, KeyError) as error:
+            tool = openai_tool(each)
+        except NOT_CONVERTED as error:
             msg = f"tools: {each!r:.80} is no tool: {str(error).splitlines()[0]}"
             raise RequestError(msg) from error
         if not isinstance(tool.get("function"), Mapping):
@@ -287,8 +293,8 @@ def grammar_of(response_format: Any) -> Grammar | None:
             return Grammar.json(inner["schema"])
     elif isinstance(response_format, type | Mapping):
         try:
-            return Grammar.json(convert_to_json_schema(cast("Any", response_format)))
-        except ValueError:
+            return Grammar.json(convert_to_json_schema(openai_tool(response_format)))
+        except NOT_CONVERTED:  # as of a JSON schema without a name
             if isinstance(response_format, Mapping) and response_format:
                 return Grammar.json(response_format)
     msg = (
@@ -311,22 +317,29 @@ def _alternatives(merged: Mapping[str, Any]) -> int | None:
 
 
 def _caps(said: Mapping[str, Any]) -> dict[str, int]:
-    caps = {}
-    for name, field_name in _CAPS.items():
-        value = said.get(name)
-        if value is None or (name == "max_takeovers" and isinstance(value, Mapping)):
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            msg = f"{name}: {value!r:.80} is not an integer of at least 0"
-            raise RequestError(msg)
-        caps[field_name] = value
-    if isinstance(turns := said.get("max_takeovers"), Mapping) and turns.keys() == {"tool_call", "final"}:
-        caps["limit"] = max(turns.values())
-    return caps
+    given = {name: said[name] for name in _CAPS if name in said}
+    if isinstance(given.get("max_takeovers"), Mapping):
+        del given["max_takeovers"]
+    return {_CAPS[name]: _cap(name, value) for name, value in given.items()}
 
 
 def _turns(limits: Any) -> TurnGate | None:
-    return TurnGate(limits=limits) if isinstance(limits, Mapping) else None
+    if not isinstance(limits, Mapping):
+        return None
+    if not limits or limits.keys() - set(get_args(Turn)):
+        msg = (
+            f"max_takeovers: {limits!r:.80} is no limit by the kind of answer, such as "
+            "{'tool_call': 2, 'final': 0}; one number is for both"
+        )
+        raise RequestError(msg)
+    return TurnGate(limits={kind: _cap(f"max_takeovers: {kind}", each) for kind, each in limits.items()})
+
+
+def _cap(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        msg = f"{name}: {value!r:.80} is not an integer of at least 0"
+        raise RequestError(msg)
+    return value
 
 
 def _answers(n: Any) -> int:

@@ -205,4 +205,6 @@ def _parser(job: Job) -> AnswerParser | _Verbatim:
     grammar = job.call.settings["grammar"]
     if grammar is not None and grammar.kind != "calls" and not job.prompt.thinking:
         return _Verbatim()
-    return AnswerParser(thinking=job.prompt.thinking, spaced=bool(job.pair.prompter.stops))
+    return AnswerParser(
+        thinking=job.prompt.thinking, spaced=bool(job.pair.prompter.stops), formed=grammar is not None
+    )

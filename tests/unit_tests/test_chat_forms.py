@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from functools import reduce
+from operator import add
+from typing import Any, Literal
 
 import pytest
 from answers import chat
 from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
-from pydantic import BaseModel
+from langchain_core.tools import StructuredTool
+from pydantic import BaseModel, Field
 from routes import PAIR, QUESTION
 from typing_extensions import TypedDict
 
@@ -129,6 +132,52 @@ def test_tools_or_a_form(model: DelegatedChatModel) -> None:
     }
     called = model.bind_tools(TOOLS, response_format=form).invoke(QUESTION)
     assert called.tool_calls or "n" in json.loads(called.content)
+
+
+def test_a_tag_in_a_string_of_a_form_is_text() -> None:
+    said = '{"a": "<think>x</think><tool_call>"}'
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    model = chat(said)
+    for call in (model.bind(response_format=form), model.bind_tools(TOOLS, response_format=form)):
+        for message in (call.invoke("what?"), reduce(add, call.stream("what?"))):
+            assert json.loads(message.text) == json.loads(said)
+            assert not message.tool_calls
+            assert not message.invalid_tool_calls
+
+
+class Node(BaseModel):
+    """A tree."""
+
+    label: Literal["a", "b"]
+    below: list[Node] = Field(default_factory=list, max_length=1)
+
+
+class Forest(BaseModel):
+    """Trees."""
+
+    first: Node
+
+
+@pytest.mark.parametrize("schema", [Node, Forest])
+def test_a_class_that_contains_itself_is_held_to_its_form_all_the_way_down(schema: Any) -> None:
+    """LangChain's own schema of it lets anything stand there."""
+    plant = StructuredTool.from_function(lambda **_: "", name="plant", description="a", args_schema=schema)
+    for seed in range(4):
+        model = DelegatedChatModel(**PAIR, temperature=1.0, seed=seed, max_tokens=200)
+        for method in ("function_calling", "json_schema"):
+            said = model.with_structured_output(schema, method=method, include_raw=True).invoke("Hello!")
+            assert isinstance(said["parsed"], schema), said
+        called = model.bind_tools([plant], tool_choice="any", parallel_tool_calls=False).invoke("Hello!")
+        (call,) = called.tool_calls
+        assert schema.model_validate(call["args"])
+
+
+@pytest.mark.parametrize("method", ["function_calling", "json_schema"])
+@pytest.mark.parametrize("schema", [3, int, "x", {"type": "object"}, {"type": "web_search"}])
+def test_what_is_no_schema_is_refused_at_once(model: DelegatedChatModel, schema: Any, method: Any) -> None:
+    with pytest.raises(RequestError, match=r"schema: .* is none; give a pydantic class"):
+        model.with_structured_output(schema, method=method)
 
 
 def test_stop_strings_do_not_cut_a_form(model: DelegatedChatModel) -> None:

@@ -245,6 +245,9 @@ def test_anthropic_results() -> None:
     ]
     assert to_chat([before, HumanMessage([{**result, "content": "3"}])])[1:] == [answer]
     assert to_chat([before, HumanMessage([{"type": "tool_result", "tool_use_id": "1"}])])[1]["content"] == ""
+    for content, told in (([1, "a", None], "1anull"), ({"b": 2}, '{"b": 2}'), (3, "3")):
+        block = {"type": "tool_result", "tool_use_id": "1", "content": content}
+        assert to_chat([before, HumanMessage([block])])[1]["content"] == told
 
 
 def test_messages_are_left_as_they_are() -> None:
