@@ -1,7 +1,7 @@
 """How well a pair does on the shipped problems: measured here, printed elsewhere.
 
-`evaluate` lets anything that answers chats in batches work on problems, in text or as an agent with
-tools. `compare` sets a pair beside its base alone, its reasoner alone, and takeovers by lot.
+`evaluate` lets a chat model, or whatever answers chats in batches, work on problems, in text or as an agent
+with tools. `compare` sets a pair beside its base alone, its reasoner alone, and takeovers by lot.
 """
 
 from __future__ import annotations
@@ -10,16 +10,19 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
+
+from delegate_llm.chat_model import DelegatedChatModel
 from delegate_llm.policy import DelegationPolicy
-from delegate_llm.tiny.agent import TOOLS, solve_with_tools
+from delegate_llm.tiny.agent import TOOLS, TURNS, execute
 from delegate_llm.tiny.authors import Format
-from delegate_llm.tiny.problems import Problem, grade, messages
+from delegate_llm.tiny.problems import Problem, grade
 
 if TYPE_CHECKING:
     from delegate_llm.pairs.pair import Pair
-    from delegate_llm.trace import Generation
 
 __all__ = (
     "MAX_TOKENS",
@@ -29,22 +32,25 @@ __all__ = (
     "Result",
     "answers",
     "compare",
+    "cost",
     "evaluate",
+    "recovery",
     "results",
 )
 
 MAX_TOKENS: Final = 160
 """Tokens an assistant turn may have: twice what the longest good answer to a problem needs."""
 
-Message = dict[str, Any]
-Chat = list[Message]
+_PROMPT: Final = ChatPromptTemplate([MessagesPlaceholder("chat")])
+
+Chat = list[BaseMessage]
 
 
 class AnswerBatch(Protocol):
     """Answers many chats at once."""
 
-    def __call__(self, chats: Sequence[Chat], tools: Chat | None, /) -> Sequence[Generation]:
-        """One answer to each chat, given tools or none."""
+    def __call__(self, chats: Sequence[Chat], form: Format, /) -> Sequence[AIMessage]:
+        """One answer to each chat, with the problems' tools at hand or without."""
         ...
 
 
@@ -62,6 +68,8 @@ class Outcome:
     base_forwards: int = 0
     """Forward passes of the base, each counted for every answer that took part in it."""
     reasoner_forwards: int = 0
+    reasoner_tokens: int = 0
+    """Tokens that the reasoner processed, prompts included."""
     seconds: float = 0.0
 
     def __add__(self, other: Outcome) -> Outcome:
@@ -82,6 +90,16 @@ class Outcome:
     def per_token(self, count: float) -> float:
         """A count divided by the tokens."""
         return count / self.tokens if self.tokens else 0.0
+
+
+def cost(message: AIMessage) -> Outcome:
+    """What an answer of a `DelegatedChatModel` took, by its record."""
+    said = message.response_metadata["delegation"]["summary"]
+    spent = message.response_metadata["delegation_cost"]
+    return Outcome(
+        **{name: said[name] for name in ("tokens", "takeovers", "asked")},
+        **{name: spent[name] for name in ("base_forwards", "reasoner_forwards", "reasoner_tokens")},
+    )
 
 
 def evaluate(
@@ -110,11 +128,10 @@ def evaluate(
     while waiting:
         # Those that are at it stay in front, so that few chats are open at a time.
         now, waiting = waiting[:batch], waiting[batch:]
-        chats = [attempt.chat for attempt in now]
-        said = answer(chats, TOOLS if form == "tools" else None)
-        for attempt, generation in zip(now, said, strict=True):
-            attempt.hear(generation.text)
-            total += _cost(generation)
+        said = answer([attempt.chat for attempt in now], form)
+        for attempt, message in zip(now, said, strict=True):
+            attempt.hear(message)
+            total += cost(message)
             if attempt.correct is not None:
                 total = replace(total, correct=total.correct + attempt.correct)
                 solved()
@@ -122,77 +139,54 @@ def evaluate(
     return replace(total, seconds=time.perf_counter() - started)
 
 
-def _cost(generation: Generation) -> Outcome:
-    said, spent = generation.trace.summary, generation.usage
-    return Outcome(
-        tokens=said.tokens,
-        takeovers=said.takeovers,
-        asked=said.asked,
-        base_forwards=spent.base_forwards,
-        reasoner_forwards=spent.reasoner_forwards,
-    )
-
-
-class _Unanswered(Exception):  # noqa: N818 - it only leaves the agent's loop
-    """The loop wants an answer that was not given yet."""
-
-    def __init__(self, chat: Chat) -> None:
-        super().__init__()
-        self.chat = chat
-
-
 class _Attempt:
     """One problem on its way, one assistant turn at a time."""
 
     def __init__(self, problem: Problem, form: Format) -> None:
-        self.chat: Chat = messages(problem)
+        self.chat: Chat = [HumanMessage(problem.question)]
         """What is to be answered next."""
         self.correct: bool | None = None
         """Whether it was solved; None while it is not over."""
         self._problem, self._form = problem, form
-        self._turns: list[str] = []
+        self._left = TURNS
 
-    def hear(self, text: str) -> None:
-        """Take the assistant's next turn."""
-        self._turns.append(text)
-        if self._form == "text":
-            self.correct = grade(self._problem, text)
-            return
-        # The agent's loop answers one chat to its end. To advance many together, it is run again
-        # from the start with the turns that are known; all but the models is cheap.
-        known = iter(self._turns)
+    def hear(self, message: AIMessage) -> None:
+        """Take the assistant's next turn; a broken call ends the attempt and is a failure."""
+        self._left -= 1
+        called = bool(message.tool_calls or message.invalid_tool_calls)
+        if self._form == "text" or not called:
+            self.correct = grade(self._problem, message.text)
+        elif message.invalid_tool_calls or not self._left:
+            self.correct = False
+        else:
+            self._call(message)
+
+    def _call(self, message: AIMessage) -> None:
         try:
-            self.correct = solve_with_tools(lambda chat, _: _next(known, chat), self._problem).correct
-        except _Unanswered as turn:
-            self.chat = turn.chat
+            results = [
+                ToolMessage(str(execute(call["name"], call["args"])), tool_call_id=call["id"])
+                for call in message.tool_calls
+            ]
+        except ValueError:
+            self.correct = False
+        else:
+            self.chat = [*self.chat, message, *results]
 
 
-def _next(known: Iterator[str], chat: Chat) -> str:
-    for text in known:
-        return text
-    raise _Unanswered(chat)
-
-
-def answers(pair: Pair, policy: DelegationPolicy | None = None, *, seed: int = 0) -> AnswerBatch:
-    """A pair as what answers chats, greedily.
+def answers(model: DelegatedChatModel, *, seed: int = 0) -> AnswerBatch:
+    """A chat model as what answers chats, in a chain behind a prompt.
 
     Args:
-        pair: The pair.
-        policy: When the reasoner takes over; the pair's own by default.
+        model: The chat model.
         seed: Where the seeds of the `random` divergence begin.
     """
     # That control fires by seed and position: one seed would have it fire at one place in them all.
     seeds = itertools.count(seed)
 
-    def answer(chats: Sequence[Chat], tools: Chat | None, /) -> Sequence[Generation]:
-        return pair.generate_batch(
-            chats,
-            policy=policy,
-            tools=tools,
-            max_tokens=MAX_TOKENS,
-            seed=list(itertools.islice(seeds, len(chats))),
-            trace="off",
-        )
+    def answer(chats: Sequence[Chat], form: Format, /) -> Sequence[AIMessage]:
+        own = list(itertools.islice(seeds, len(chats)))
+        chain = _PROMPT | model.bind_tools(TOOLS if form == "tools" else (), seed=own)
+        return chain.batch([{"chat": chat} for chat in chats], {"max_concurrency": len(chats)})
 
     return answer
 
@@ -234,20 +228,20 @@ def compare(
         `base alone`, `reasoner alone`, `delegated`, and `random`: as many takeovers in each format
         as the pair's policy made there, at positions drawn by lot.
     """
+    model = DelegatedChatModel(pair=pair, max_tokens=MAX_TOKENS, trace="off")
 
-    def arm(name: str, text_answer: AnswerBatch, tools_answer: AnswerBatch | None = None) -> Arm:
-        in_text = evaluate(text_answer, text, "text", batch=batch, solved=solved)
-        with_tools = evaluate(tools_answer or text_answer, tools, "tools", batch=batch, solved=solved)
-        return Arm(name, in_text, with_tools)
+    def arm(name: str, for_text: DelegatedChatModel, for_tools: DelegatedChatModel | None = None) -> Arm:
+        in_text = evaluate(answers(for_text, seed=seed), text, "text", batch=batch, solved=solved)
+        asked = answers(for_tools or for_text, seed=seed)
+        return Arm(name, in_text, evaluate(asked, tools, "tools", batch=batch, solved=solved))
 
-    silent = DelegationPolicy(budget=0)
-    yield arm("base alone", answers(pair, silent))
-    reasoner = arm("reasoner alone", answers(pair.alone("reasoner"), silent))
+    yield arm("base alone", model.model_copy(update={"arm": "base"}))
+    reasoner = arm("reasoner alone", model.model_copy(update={"arm": "reasoner"}))
     yield Arm(reasoner.name, _by_reasoner(reasoner.text), _by_reasoner(reasoner.tools))
-    delegated = arm("delegated", answers(pair))
+    delegated = arm("delegated", model)
     yield delegated
     lots = (_by_lot(delegated.text.share), _by_lot(delegated.tools.share))
-    yield arm("random", *(answers(pair, lot, seed=seed) for lot in lots))
+    yield arm("random", *(model.model_copy(update={"policy": lot}) for lot in lots))
 
 
 def _by_lot(share: float) -> DelegationPolicy:
@@ -256,14 +250,8 @@ def _by_lot(share: float) -> DelegationPolicy:
 
 
 def _by_reasoner(outcome: Outcome) -> Outcome:
-    """The outcome of a reasoner that stood in for the base: every token and forward was its own."""
-    return replace(
-        outcome,
-        takeovers=outcome.tokens,
-        asked=outcome.tokens,
-        base_forwards=0,
-        reasoner_forwards=outcome.base_forwards,
-    )
+    """The outcome of a reasoner that wrote alone: every token was its own."""
+    return replace(outcome, takeovers=outcome.tokens, asked=outcome.tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +266,7 @@ class Result:
     share: float
     """Takeovers per token."""
     recovery: float | None
-    """(accuracy - base's) / (reasoner's - base's); None where the reasoner is no better."""
+    """As `recovery` says."""
     base_forwards_per_token: float
     reasoner_forwards_per_token: float
     asked_per_token: float
@@ -287,22 +275,37 @@ class Result:
     seconds: float
 
 
+def recovery(accuracy: float | None, low: float | None, high: float | None) -> float | None:
+    """How much of a gap is closed: (accuracy - low) / (high - low).
+
+    Args:
+        accuracy: What was reached.
+        low: What the base reaches alone.
+        high: What the reasoner reaches alone.
+
+    Returns:
+        1 for all of it; None where there is no gap, or nothing was measured.
+    """
+    if accuracy is None or low is None or high is None or high <= low:
+        return None
+    return (accuracy - low) / (high - low)
+
+
 def results(arms: Sequence[Arm]) -> list[Result]:
     """The numbers of arms; the first is the base alone, the second the reasoner alone."""
-    low, high = (arm.total.accuracy or 0.0 for arm in arms[:2])
+    low, high = (arm.total.accuracy for arm in arms[:2])
     return [_result(arm, low, high) for arm in arms]
 
 
-def _result(arm: Arm, low: float, high: float) -> Result:
+def _result(arm: Arm, low: float | None, high: float | None) -> Result:
     total = arm.total
-    accuracy = total.accuracy
     return Result(
         name=arm.name,
-        accuracy=accuracy,
+        accuracy=total.accuracy,
         accuracy_text=arm.text.accuracy,
         accuracy_tools=arm.tools.accuracy,
         share=total.share,
-        recovery=None if accuracy is None or high <= low else (accuracy - low) / (high - low),
+        recovery=recovery(total.accuracy, low, high),
         base_forwards_per_token=total.per_token(total.base_forwards),
         reasoner_forwards_per_token=total.per_token(total.reasoner_forwards),
         asked_per_token=total.per_token(total.asked),

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from delegate_llm._version import __version__
+from delegate_llm.cli.compare_agents import compare_agents
 from delegate_llm.cli.demo import demo
 from delegate_llm.cli.run import run
 
@@ -42,3 +43,4 @@ def _main(
 
 app.command()(run)
 app.command()(demo)
+app.command()(compare_agents)

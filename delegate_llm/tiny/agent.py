@@ -6,7 +6,6 @@ and done with plain arithmetic.
 """
 
 import json
-import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,34 +13,60 @@ from typing import Any, Final, TypeAlias
 
 from delegate_llm.tiny.problems import Problem, grade, messages
 
-__all__ = ["TOOLS", "Chat", "Outcome", "execute", "parse_calls", "solve_with_tools"]
+__all__ = [
+    "FUNCTIONS",
+    "TOOLS",
+    "TURNS",
+    "Chat",
+    "Outcome",
+    "add",
+    "execute",
+    "multiply",
+    "parse_calls",
+    "solve_with_tools",
+    "subtract",
+]
+
+TURNS: Final = 8
+"""Assistant turns that a problem may take."""
 
 Message: TypeAlias = dict[str, Any]
 Chat: TypeAlias = Callable[[list[Message], list[Message]], str]
 """Answers messages, given tools, with the assistant's text, tool calls included."""
 
-_FUNCTIONS: Final[Mapping[str, Callable[[int, int], int]]] = {
-    "add": operator.add,
-    "subtract": operator.sub,
-    "multiply": operator.mul,
-}
 _CALL: Final = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 
 
-def _tool(name: str, description: str) -> Message:
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+def subtract(a: int, b: int) -> int:
+    """Subtract b from a."""
+    return a - b
+
+
+def multiply(a: int, b: int) -> int:
+    """Multiply two numbers."""
+    return a * b
+
+
+FUNCTIONS: Final = (add, subtract, multiply)
+"""The tools as functions, for agents that run them."""
+_BY_NAME: Final[Mapping[str, Callable[[int, int], int]]] = {each.__name__: each for each in FUNCTIONS}
+
+
+def _tool(function: Callable[[int, int], int]) -> Message:
     # The keys stand in the order in which LangChain describes `def add(a: int, b: int)`, so that
     # a user's own tools of these names give the very prompt that the models were trained on.
     numbers = {"a": {"type": "integer"}, "b": {"type": "integer"}}
     parameters = {"properties": numbers, "required": ["a", "b"], "type": "object"}
-    function = {"name": name, "description": description, "parameters": parameters}
-    return {"type": "function", "function": function}
+    described = {"name": function.__name__, "description": function.__doc__, "parameters": parameters}
+    return {"type": "function", "function": described}
 
 
-TOOLS: Final[list[Message]] = [
-    _tool("add", "Add two numbers."),
-    _tool("subtract", "Subtract b from a."),
-    _tool("multiply", "Multiply two numbers."),
-]
+TOOLS: Final[list[Message]] = [_tool(each) for each in FUNCTIONS]
 """The tools in the form that chat templates and chat APIs take."""
 
 
@@ -83,17 +108,17 @@ def execute(name: str, arguments: Mapping[str, Any]) -> int:
     Raises:
         ValueError: If there is no such tool, or the arguments are not two integers `a` and `b`.
     """
-    if name not in _FUNCTIONS:
-        msg = f"There is no tool {name!r}, only {', '.join(_FUNCTIONS)}."
+    if name not in _BY_NAME:
+        msg = f"There is no tool {name!r}, only {', '.join(_BY_NAME)}."
         raise ValueError(msg)
     # The exact type: JSON's true would pass for the integer 1.
     if set(arguments) != {"a", "b"} or any(type(value) is not int for value in arguments.values()):
         msg = f"{name} takes two integers a and b, not {arguments!r}."
         raise ValueError(msg)
-    return _FUNCTIONS[name](arguments["a"], arguments["b"])
+    return _BY_NAME[name](arguments["a"], arguments["b"])
 
 
-def solve_with_tools(chat: Chat, problem: Problem, max_turns: int = 8) -> Outcome:
+def solve_with_tools(chat: Chat, problem: Problem, max_turns: int = TURNS) -> Outcome:
     """Lets a model work on a problem with the tools, until it answers without calling one.
 
     Args:

@@ -12,14 +12,15 @@ import math
 from collections.abc import Sequence
 
 import torch
+from langchain_core.messages import AIMessage
 from transformers.utils import logging
 
-from delegate_llm import DelegationPolicy, Generation, load_pair, tiny
+from delegate_llm import DelegatedChatModel, DelegationPolicy, load_pair, tiny
 from delegate_llm.calibration import threshold_for
-from delegate_llm.demo import AnswerBatch, Chat, answers, evaluate
+from delegate_llm.demo import MAX_TOKENS, Chat, answers, evaluate
 from delegate_llm.pairs.loading import POLICY_FILE
 from delegate_llm.pairs.pair import Pair
-from delegate_llm.tiny.authors import FORMATS
+from delegate_llm.tiny.authors import FORMATS, Format
 from delegate_llm.tiny.problems import problems
 
 __all__ = ("base_scores", "main")
@@ -35,13 +36,14 @@ def base_scores(pair: Pair, count: int) -> list[float]:
     found: list[float] = []
     # It scores every position and takes none over.
     listen = DelegationPolicy(threshold=math.inf)
+    answer = answers(DelegatedChatModel(pair=pair, policy=listen, max_tokens=MAX_TOKENS, trace="full"))
 
-    def answer(chats: Sequence[Chat], tools: Chat | None, /) -> Sequence[Generation]:
-        made = pair.generate_batch(chats, policy=listen, tools=tools, max_tokens=160, trace="full")
-        found.extend(each.score for one in made for each in one.trace.decisions if each.score is not None)
+    def listening(chats: Sequence[Chat], form: Format, /) -> Sequence[AIMessage]:
+        made = answer(chats, form)
+        decisions = (each for one in made for each in one.response_metadata["delegation"]["decisions"])
+        found.extend(each["score"] for each in decisions if each["score"] is not None)
         return made
 
-    listening: AnswerBatch = answer
     for form in FORMATS:
         evaluate(listening, problems(count, seed=0, split="calibration"), form)
     return found
@@ -59,10 +61,11 @@ def main() -> None:
     pair = load_pair("delegate-llm/tiny-base", "delegate-llm/tiny-reasoner")
     threshold = round(threshold_for(base_scores(pair, options.problems), options.share), 3)
     policy = DelegationPolicy(threshold=threshold)
+    model = DelegatedChatModel(pair=pair, policy=policy, max_tokens=MAX_TOKENS, trace="off")
     print(f"threshold {threshold} nats for a nominal share of {options.share}")
     for form in FORMATS:
         fresh = problems(options.problems, seed=1, split="test")
-        outcome = evaluate(answers(pair, policy), fresh, form)
+        outcome = evaluate(answers(model), fresh, form)
         print(f"{form}: {outcome.accuracy:.1%} of {len(fresh)} right at a share of {outcome.share:.3f}")
     if options.save:
         path = tiny.path("reasoner") / POLICY_FILE

@@ -15,12 +15,14 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.rate_limiters import InMemoryRateLimiter
+from langchain_core.runnables import RunnablePassthrough
 from routes import OTHER, PAIR, QUESTION, ROUTES, near, record
 
 from delegate_llm import (
     DeadlineError,
     DelegatedChatModel,
     PromptError,
+    RequestError,
     watch,
 )
 from delegate_llm.tiny.problems import messages, problems
@@ -124,6 +126,25 @@ def test_a_batch_is_one_batch_on_the_pair(monkeypatch: pytest.MonkeyPatch) -> No
     assert widths == [3]
     assert [each.id for each in model.batch(["a?"] * 2)] != [None, None]
     assert model.batch([]) == []
+
+
+def test_a_batch_may_have_a_seed_for_each_input(model: DelegatedChatModel) -> None:
+    seeds, settings = [3, 4, 3], {"temperature": 1.0, "divergence": "random", "threshold": 0.8}
+    expected = [record(model.invoke(QUESTION, seed=each, **settings)) for each in seeds]
+    bound = model.bind(seed=seeds, **settings)
+    for got in (
+        model.batch([QUESTION] * 3, {"max_concurrency": 2}, seed=seeds, **settings),
+        (RunnablePassthrough() | bound).batch([QUESTION] * 3),
+        asyncio.run(model.abatch([QUESTION] * 3, seed=tuple(seeds), **settings)),
+    ):
+        assert all(near(record(one), other) for one, other in zip(got, expected, strict=True))
+        assert [each.response_metadata["delegation"]["seed"] for each in got] == seeds
+    assert expected[0]["takeovers"] != expected[1]["takeovers"]
+    with pytest.raises(RequestError, match=r"seed: 3 seeds for 2 inputs; give one, or one an input"):
+        bound.batch([QUESTION] * 2)
+    with pytest.raises(RequestError, match=r"seed: \[3, 4, 3\] is not an integer"):
+        bound.invoke(QUESTION)
+    assert model.batch([], seed=[]) == []
 
 
 def test_one_bad_input_spoils_no_batch() -> None:

@@ -198,12 +198,13 @@ def test_a_question_that_is_none(question: str) -> None:
     assert (result.exit_code, result.stderr.startswith("error: question: ")) == (2, True)
 
 
-def test_interrupt_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", ["demo", "compare-agents"])
+def test_interrupt_is_quiet(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loading, "prepare", interrupted)
-    result = call("demo")
+    result = call(command, "--problems", "2")
     assert (result.exit_code, result.output) == (130, "")
 
 
@@ -211,14 +212,17 @@ def test_version() -> None:
     assert call("--version").stdout == f"delegate-llm {__version__}\n"
 
 
-def test_help_is_quick() -> None:
+@pytest.mark.parametrize(
+    ("command", "option"), [("run", "--threshold"), ("demo", "--live"), ("compare-agents", "--budgets")]
+)
+def test_help_is_quick(command: str, option: str) -> None:
     code = (
         "import sys\nfrom delegate_llm.cli import app\n"
-        "try: app(['run', '--help'])\nexcept SystemExit: pass\n"
-        "assert not {'torch', 'transformers'} & set(sys.modules)"
+        f"try: app(['{command}', '--help'])\nexcept SystemExit: pass\n"
+        "assert not {'torch', 'transformers', 'langchain_core', 'langgraph'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "--threshold" in done.stdout
+    assert option in done.stdout
 
 
 def test_a_reader_that_goes_away(pair: list[str]) -> None:
@@ -351,9 +355,28 @@ def test_demo_in_a_pipe_is_plain_text() -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     assert "\x1b" not in result.stdout
     assert "Problem 1, in text" in result.stdout
-    assert "Problem 2, with tools" in result.stdout
     rows = [line for line in result.stdout.splitlines() if line.startswith(("base alone", "random"))]
     assert len({len(row) for row in rows}) == 1
+
+
+def test_demo_ends_with_an_agent_and_what_it_spent() -> None:
+    shown = call("demo", "--problems", "2", "--live", "1", "--seed", "2").stdout
+    *_, agent = shown.partition("An agent with tools, and 4 takeovers to spend: ")
+    assert "Problem 1" not in shown
+    noted, results = len(NOTE.findall(agent)), re.findall(r"^tool: (-?\d+)$", agent, re.MULTILINE)
+    assert noted > 0
+    assert results
+    assert agent.count("<tool_call>") >= len(results)
+    spent, left = map(int, re.findall(r"; (\d) of 4 takeovers spent, (\d) left, in \d+ tokens\n", agent)[0])
+    assert spent + left == 4
+    assert noted <= spent
+    assert f"The answer is {results[-1]}.\n→ right" in agent
+
+
+def test_demo_without_live_problems_is_the_table_alone() -> None:
+    shown = call("demo", "--problems", "2", "--live", "0").stdout
+    assert shown.startswith("Accuracy on 2 fresh problems")
+    assert "agent" not in shown
 
 
 def test_choices_are_those_of_the_engine() -> None:
