@@ -1,7 +1,10 @@
 """Shared settings and fixtures of the test suite."""
 
+import os
 from pathlib import Path
 from typing import Any
+
+os.environ["LANGGRAPH_STRICT_MSGPACK"] = "true"  # read when langgraph is imported
 
 import pytest
 import torch

@@ -37,6 +37,10 @@ __all__ = (
 )
 
 
+CONTEXT: Final = "context"
+"""The account of a total that is the context's own."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DelegationContext:
     """Settings of one run of a graph: `graph.invoke(..., context=DelegationContext(total=8))`.
@@ -253,7 +257,7 @@ def total_of(state: Mapping[str, Any], context: DelegationContext | None = None)
     return Total(
         takeovers=takeovers + granted,
         asks=None if asks is None else asks + _granted_asks(granted, takeovers, asks),
-        account=own["account"] if own else "context",
+        account=own["account"] if own else CONTEXT,
     )
 
 
@@ -330,12 +334,12 @@ def split(state: Mapping[str, Any], count: int, *, context: DelegationContext | 
         A `delegation_budget` for each branch. Together they never come to more than is left.
     """
     takeovers = 0 if state.get("delegation_alone") else remaining(state, context)
-    asks = remaining_asks(state, context)
+    asks, account = remaining_asks(state, context), total_of(state, context)["account"]
     return [
         Total(
             takeovers=_part(takeovers, count, at),
             asks=None if asks is None else _part(asks, count, at),
-            account=uuid.uuid4().hex,
+            account=f"{account}/{uuid.uuid4().hex}",
         )
         for at in range(count)
     ]

@@ -78,15 +78,16 @@ def budget_gate(
 
     def gate(state: Mapping[str, Any]) -> Command[str]:
         context = context_schema.of(get_runtime().context)
-        answer = ask_for_budget(state, context) if is_exhausted(state, context) else None
-        match answer:
-            case {"action": "stop"}:
-                return Command(goto=otherwise)
-            case {"action": "base"}:
-                return Command(goto=then, update={"delegation_alone": True})
-            case {"action": "grant", "takeovers": count}:
-                return Command(goto=then, update={"delegation_grants": {uuid.uuid4().hex: count}})
-        return Command(goto=then)
+        held, grants = dict(state.get("delegation_grants") or {}), dict[str, int]()
+        while is_exhausted(now := {**state, "delegation_grants": {**held, **grants}}, context):
+            match ask_for_budget(now, context):
+                case {"action": "stop"}:
+                    return Command(goto=otherwise)
+                case {"action": "base"}:
+                    return Command(goto=then, update={"delegation_alone": True, "delegation_grants": grants})
+                case {"action": "grant", "takeovers": count}:
+                    grants[uuid.uuid4().hex] = count  # which may not be enough, if more was spent before
+        return Command(goto=then, update={"delegation_grants": grants} if grants else None)
 
     return RunnableLambda(gate, name="budget_gate")
 

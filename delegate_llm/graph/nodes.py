@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage, SystemMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.base import RunnableBindingBase
-from langchain_core.runnables.config import ensure_config, merge_configs
+from langchain_core.runnables.config import ensure_config, merge_configs, run_in_executor
 from langgraph.runtime import Runtime, get_runtime
 from langgraph.types import Send
 
@@ -28,11 +28,11 @@ from delegate_llm.graph.allocation import (
     Strategy,
     allot,
     as_share,
-    split,
     strategy_named,
 )
-from delegate_llm.graph.purse import Holding, holding
+from delegate_llm.graph.purse import Holding, catch_up, holding, is_caught_up, split_beside
 from delegate_llm.graph.records import record
+from delegate_llm.graph.resuming import aunfinished, unfinished
 from delegate_llm.graph.state import as_count
 from delegate_llm.watching import watch
 
@@ -43,6 +43,7 @@ __all__ = ("DelegatedModel", "current_step", "delegated_model", "delegated_node"
 
 DelegatedModel: TypeAlias = Runnable[LanguageModelInput, AIMessage]
 """A `DelegatedChatModel`, or one with settings or tools bound to it."""
+_BOOKS: Final = frozenset({"delegation_spent", "delegation_traces", "delegation_grants"})
 State: TypeAlias = Mapping[str, Any]
 Prompt: TypeAlias = str | Callable[[State], LanguageModelInput]
 Settings: TypeAlias = Mapping[str, Any] | Callable[[State], Mapping[str, Any]]
@@ -118,9 +119,13 @@ def fan_out(
 ) -> list[Send]:
     """A `Send` to a node for each payload, with its part of what is left; what it leaves comes back.
 
+    A part is a promise among branches: a node that runs beside them and is not one of them may take some of
+    it first, since all of them together never spend more than the run may.
+
     Args:
-        node: Where to; a delegated node, or a subgraph with some.
-        payloads: The state of each branch.
+        node: Where to; a delegated node, or a subgraph with some. A subgraph brings its part back with it, so
+            the total must then be in the state, and not in the context alone.
+        payloads: The state of each branch; what it has of the graph's own ledger and grants is left out.
         state: Of the graph.
         context: Of the run, if it holds the total.
 
@@ -129,11 +134,16 @@ def fan_out(
     """
     if not payloads:
         return []
-    parts = split(state, len(payloads), context=context)
+    parts = split_beside(state, len(payloads), _runtime(), context)
     return [
-        Send(node, {**payload, "delegation_budget": part})
+        Send(node, {**_without_books(payload), "delegation_budget": part})
         for payload, part in zip(payloads, parts, strict=True)
     ]
+
+
+def _without_books(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """What was spent before the branch is not spent of its part, nor is a grant to the whole one to it."""
+    return {name: value for name, value in payload.items() if name not in _BOOKS}
 
 
 def delegated_model(model: Any) -> DelegatedChatModel | None:
@@ -204,6 +214,8 @@ class _Node:
 
     def run(self, state: State) -> dict[str, Any]:
         runtime = _runtime()
+        if not is_caught_up(runtime):
+            catch_up(runtime, self._context(runtime), unfinished(ensure_config()))
         with self._held(state, runtime) as held:
             call = self._prepare(state, runtime, held)
             with self._told(runtime, held):
@@ -212,8 +224,11 @@ class _Node:
 
     async def arun(self, state: State) -> dict[str, Any]:
         runtime = _runtime()
+        if not is_caught_up(runtime):
+            catch_up(runtime, self._context(runtime), await aunfinished(ensure_config()))
         with self._held(state, runtime) as held:
-            call = self._prepare(state, runtime, held)
+            # In a worker: a function that makes models may read their folders.
+            call = await run_in_executor(None, self._prepare, state, runtime, held)
             with self._told(runtime, held):
                 message = await call.model.ainvoke(call.asked, call.config, **call.settings)
             return self._written(message, state, held)
@@ -250,7 +265,8 @@ class _Node:
         context = self._context(runtime)
         model = self.model if isinstance(self.model, Runnable) else _checked(self.model(context))
         own = self.settings(state) if callable(self.settings) else self.settings or {}
-        settings: dict[str, Any] = {**own, "max_takeovers": held.allotment.takeovers}
+        # One answer is kept; others would spend, too, and be charged to nobody.
+        settings: dict[str, Any] = {**own, "n": 1, "max_takeovers": held.allotment.takeovers}
         if held.allotment.asks is not None:
             settings["max_asks"] = held.allotment.asks
         if (threshold := context.threshold) is not None:

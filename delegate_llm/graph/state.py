@@ -29,6 +29,7 @@ __all__ = (
     "as_count",
     "as_spent",
     "as_total",
+    "either",
     "ledger",
     "lower_total",
     "merge_grants",
@@ -42,7 +43,7 @@ class Total(TypedDict):
     asks: int | None
     """Positions at which the reasoner may be consulted; None for as many as the takeovers need."""
     account: str
-    """Names the budget: branches that hold a part of another one have their own."""
+    """Names the budget; a branch's part of it is `budget/part`."""
 
 
 class Charge(TypedDict):
@@ -122,7 +123,7 @@ def lower_total(held: Any, given: Any) -> Total | None:
     new = as_total(given)
     if not held:
         return new
-    old = cast("Total", held)
+    old = cast("Total", as_total(held))  # whoever overwrote it may have left a plain count
     if new is None or (isinstance(given, Mapping) and given.get("account") not in (None, old["account"])):
         return old
     asks = [each for each in (old["asks"], new["asks"]) if each is not None]
@@ -134,7 +135,7 @@ def lower_total(held: Any, given: Any) -> Total | None:
 
 
 def add_spent(held: Any, given: Any) -> Spent:
-    """Both ledgers together; a call that is in both counts once.
+    """Both ledgers together; a call that is in both counts once, as it was first written.
 
     Args:
         held: What the state has.
@@ -143,7 +144,8 @@ def add_spent(held: Any, given: Any) -> Spent:
     Raises:
         PolicyError: If it is neither.
     """
-    calls = {**ledger(held), **ledger(given)}
+    calls = ledger(held)
+    calls.update((name, each) for name, each in ledger(given).items() if name not in calls)
     return Spent(
         takeovers=sum(each["takeovers"] for each in calls.values()),
         asks=sum(each["asks"] for each in calls.values()),
@@ -168,10 +170,15 @@ def merge_grants(held: Any, given: Any) -> dict[str, int]:
     Raises:
         PolicyError: If one is no count.
     """
-    if isinstance(given, int):
+    if given is not None and not isinstance(given, Mapping):
         given = {uuid.uuid4().hex: given}
     grants = {**(held or {}), **(given or {})}
     return {name: as_count("delegation_grants", count) for name, count in grants.items()}
+
+
+def either(held: Any, given: Any) -> bool:
+    """Whether one of several nodes of a step, or one before them, has decided so."""
+    return bool(held or given)
 
 
 class DelegationState(MessagesState):
@@ -189,8 +196,8 @@ class DelegationState(MessagesState):
     """What the reasoner did, call by call."""
     delegation_grants: NotRequired[Annotated[dict[str, int], merge_grants]]
     """What was added to the total, by grant."""
-    delegation_alone: NotRequired[bool]
-    """Whether a person decided that the base goes on alone."""
+    delegation_alone: NotRequired[Annotated[bool, either]]
+    """Whether a person decided that the base goes on alone; only `Overwrite(value=False)` takes it back."""
 
 
 # --- Reading ---
@@ -224,11 +231,14 @@ def as_total(value: Any) -> Total | None:
     if value.keys() - _TOTAL_KEYS or "takeovers" not in value:
         msg = f"delegation_budget: {value!r:.80} is neither a count nor {{'takeovers': 8, 'asks': 200}}"
         raise PolicyError(msg)
-    asks = value.get("asks")
+    asks, account = value.get("asks"), value.get("account")
+    if account is not None and not isinstance(account, str):
+        msg = f"delegation_budget, account: {account!r:.80} is no name"
+        raise PolicyError(msg)
     return Total(
         takeovers=as_count("delegation_budget", value["takeovers"]),
         asks=None if asks is None else as_count("delegation_budget, asks", asks),
-        account=value.get("account") or uuid.uuid4().hex,
+        account=account or uuid.uuid4().hex,
     )
 
 
@@ -238,7 +248,7 @@ def ledger(spent: Any) -> dict[str, Charge]:
         return {}
     if isinstance(spent, Mapping):
         if isinstance(calls := spent.get("calls"), Mapping):
-            return dict(calls)
+            return {name: _charge(name, each) for name, each in calls.items()}
         msg = f"delegation_spent: {spent!r:.80} has no calls; `record(message)` makes what belongs there"
         raise PolicyError(msg)
     count = as_count("delegation_spent", spent)
@@ -248,6 +258,15 @@ def ledger(spent: Any) -> dict[str, Charge]:
 def as_spent(calls: Mapping[str, Charge]) -> Spent:
     """What these calls spent."""
     return add_spent(None, {"calls": calls})
+
+
+def _charge(name: Any, given: Any) -> Charge:
+    if not isinstance(given, Mapping) or Charge.__annotations__.keys() - given.keys():
+        msg = f"delegation_spent: {given!r:.80} is no charge; `record(message)` makes what belongs there"
+        raise PolicyError(msg)
+    for each in ("takeovers", "asks", "tokens"):
+        as_count(f"delegation_spent, {name}, {each}", given[each])
+    return cast("Charge", given)
 
 
 def _traces(given: Any) -> Iterable[CallTrace]:
