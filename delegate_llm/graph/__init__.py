@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from delegate_llm.graph.agent import tool_agent
 from delegate_llm.graph.allocation import (
-    Adaptive,
     Allotment,
-    ByRole,
     DelegationContext,
-    Even,
-    Everything,
-    FrontLoaded,
-    Outlook,
-    Strategy,
     allot,
     remaining,
     remaining_asks,
@@ -28,6 +21,7 @@ from delegate_llm.graph.nodes import delegated_node, fan_out
 from delegate_llm.graph.picture import draw_run
 from delegate_llm.graph.records import record
 from delegate_llm.graph.state import CallTrace, Charge, DelegationState, Spent, Takeover, Total
+from delegate_llm.graph.strategies import Adaptive, ByRole, Even, Everything, FrontLoaded, Outlook, Strategy
 
 if TYPE_CHECKING:
     from delegate_llm.graph.middleware import DelegationMiddleware

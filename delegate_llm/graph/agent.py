@@ -12,11 +12,12 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 
 from delegate_llm.chat_model import DelegatedChatModel
-from delegate_llm.graph.allocation import ALL, DelegationContext, Strategy
+from delegate_llm.graph.allocation import DelegationContext
 from delegate_llm.graph.gate import budget_gate
 from delegate_llm.graph.inputs import DelegationInput
 from delegate_llm.graph.nodes import delegated_node
 from delegate_llm.graph.state import DelegationState
+from delegate_llm.graph.strategies import ALL, Strategy
 
 __all__ = ("tool_agent",)
 

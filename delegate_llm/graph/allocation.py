@@ -1,38 +1,36 @@
-"""Who may spend how much of a run's budget: pure functions of the state, shared by nodes and middleware.
-
-A strategy says how much of what is left the next call may spend. It sees an `Outlook` and returns a count
-of takeovers; any function of that kind will do.
-"""
+"""Who may spend how much of a run's budget: pure functions of the state, shared by nodes and middleware."""
 
 from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Final, NamedTuple, Self, TypeAlias
+from typing import Any, Final, NamedTuple, Self
 
 from delegate_llm.errors import PolicyError
-from delegate_llm.graph.state import Charge, Total, as_count, as_total, ledger, merge_grants
+from delegate_llm.graph.state import Total, as_count, as_total, ledger, merge_grants
+from delegate_llm.graph.strategies import (
+    ALL,
+    ByRole,
+    Outlook,
+    Strategy,
+    as_shares,
+    is_number,
+    left_of,
+    own_part,
+    strategy_named,
+    unknown_node,
+)
 
 __all__ = (
-    "ALL",
-    "STRATEGIES",
-    "Adaptive",
     "Allotment",
-    "ByRole",
     "DelegationContext",
-    "Even",
-    "Everything",
-    "FrontLoaded",
-    "Outlook",
-    "Strategy",
     "allot",
     "outlook",
     "remaining",
     "remaining_asks",
     "split",
-    "strategy_named",
     "total_of",
 )
 
@@ -66,9 +64,8 @@ class DelegationContext:
         for name in ("total", "asks"):
             if (value := getattr(self, name)) is not None:
                 as_count(name, value)
-        shares = {name: as_share(f"shares: {name!r}", value) for name, value in _mapping(self.shares).items()}
-        object.__setattr__(self, "shares", _within_one(shares))
-        if self.threshold is not None and not _is_number(self.threshold, math.inf):
+        object.__setattr__(self, "shares", as_shares(self.shares))
+        if self.threshold is not None and not is_number(self.threshold, math.inf):
             msg = f"threshold: {self.threshold!r} is not a number of at least 0"
             raise PolicyError(msg)
         if self.strategy is not None:
@@ -96,144 +93,6 @@ class Allotment(NamedTuple):
     takeovers: int
     asks: int | None
     """None for no cap of its own."""
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """What a strategy may know."""
-
-    node: str
-    total: int
-    """Takeovers of the whole run, grants included."""
-    remaining: int
-    """Of them, what this node could spend."""
-    charges: tuple[Charge, ...] = ()
-    """Of the calls before, in order."""
-
-    @property
-    def of_node(self) -> tuple[Charge, ...]:
-        """Those of this node."""
-        return tuple(each for each in self.charges if each["node"] == self.node)
-
-
-Strategy: TypeAlias = Callable[[Outlook], int]
-
-
-# --- Strategies ---
-
-
-@dataclass(frozen=True)
-class Everything:
-    """Each call may spend all that is left: first come, first served."""
-
-    def __call__(self, outlook: Outlook) -> int:
-        """The takeovers of the next call."""
-        return outlook.remaining
-
-
-@dataclass(frozen=True)
-class Even:
-    """The same for each of about `calls` calls of the node; later ones share what is left as it is."""
-
-    calls: int = 8
-
-    def __post_init__(self) -> None:
-        """Check the number."""
-        if as_count("calls", self.calls) < 1:
-            msg = "calls: 0 calls cannot share anything; give at least 1"
-            raise PolicyError(msg)
-
-    def __call__(self, outlook: Outlook) -> int:
-        """The takeovers of the next call."""
-        return math.ceil(outlook.remaining / max(1, self.calls - len(outlook.of_node)))
-
-
-@dataclass(frozen=True)
-class FrontLoaded:
-    """A fraction of what is left for each call: plans, which come early, get most."""
-
-    fraction: float = 0.5
-
-    def __post_init__(self) -> None:
-        """Check the fraction."""
-        as_share("fraction", self.fraction)
-
-    def __call__(self, outlook: Outlook) -> int:
-        """The takeovers of the next call."""
-        return math.ceil(outlook.remaining * self.fraction)
-
-
-@dataclass(frozen=True)
-class ByRole:
-    """A share of the total for each node over the whole run, such as `{"planner": 0.75, "critic": 0.25}`."""
-
-    shares: Mapping[str, float]
-
-    def __post_init__(self) -> None:
-        """Check the shares."""
-        shares = {name: as_share(f"shares: {name!r}", value) for name, value in _mapping(self.shares).items()}
-        object.__setattr__(self, "shares", _within_one(shares))
-
-    def __call__(self, outlook: Outlook) -> int:
-        """The takeovers of the next call.
-
-        Raises:
-            PolicyError: If the node has no role.
-        """
-        if outlook.node not in self.shares:
-            raise PolicyError(_unknown_node(outlook.node, self.shares))
-        return _own_part(self.shares[outlook.node], outlook)
-
-
-@dataclass(frozen=True)
-class Adaptive:
-    """More where the models part: a call that used up its allotment doubles the next one, another halves it.
-
-    A call that was allowed nothing tells nothing; the next one begins anew.
-    """
-
-    start: float = 0.25
-    """Of what is left, for the first call."""
-
-    def __post_init__(self) -> None:
-        """Check the fraction."""
-        as_share("start", self.start)
-
-    def __call__(self, outlook: Outlook) -> int:
-        """The takeovers of the next call."""
-        last = next((each for each in reversed(outlook.charges) if each["allotted"]), None)
-        if last is None:
-            return math.ceil(outlook.remaining * self.start)
-        allotted = last["allotted"] or 1
-        dense = last["takeovers"] >= allotted
-        return 2 * allotted if dense else max(1, math.ceil(allotted / 2))
-
-
-STRATEGIES: Final[Mapping[str, Callable[[], Strategy]]] = {
-    "all": Everything,
-    "even": Even,
-    "front-loaded": FrontLoaded,
-    "adaptive": Adaptive,
-}
-"""By name; `ByRole` needs its shares and has none."""
-ALL: Final = Everything()
-
-
-def strategy_named(strategy: str | Strategy) -> Strategy:
-    """The strategy of that name, or the one given.
-
-    Raises:
-        PolicyError: If there is none.
-    """
-    if isinstance(strategy, str) and strategy in STRATEGIES:
-        return STRATEGIES[strategy]()
-    if isinstance(strategy, str) or not callable(strategy):
-        msg = f"strategy: {strategy!r:.80} is unknown; give one of {', '.join(STRATEGIES)}, or a function"
-        raise PolicyError(msg)
-    return strategy
-
-
-# --- The core ---
 
 
 def total_of(state: Mapping[str, Any], context: DelegationContext | None = None) -> Total:
@@ -345,35 +204,15 @@ def split(state: Mapping[str, Any], count: int, *, context: DelegationContext | 
     ]
 
 
-def as_share(name: str, value: Any) -> float:
-    """The value, if it is a share.
-
-    Raises:
-        PolicyError: If it is no number in [0, 1].
-    """
-    if not _is_number(value, 1):
-        msg = f"{name}: {value!r:.80} is not a share, a number in [0, 1]"
-        raise PolicyError(msg)
-    return float(value)
-
-
 def _own(view: Outlook, share: float | None, budget: int | None, context: DelegationContext) -> int:
     """What is left of the node's own part, or of everything where it has none."""
     if context.shares:
         if view.node not in context.shares:
-            raise PolicyError(_unknown_node(view.node, context.shares))
+            raise PolicyError(unknown_node(view.node, context.shares))
         share, budget = context.shares[view.node], None
     if share is not None:
-        return _own_part(share, view)
-    return view.remaining if budget is None else _left_of(budget, view)
-
-
-def _own_part(share: float, view: Outlook) -> int:
-    return _left_of(math.floor(share * view.total + 0.5), view)
-
-
-def _left_of(part: int, view: Outlook) -> int:
-    return max(0, min(view.remaining, part - sum(each["takeovers"] for each in view.of_node)))
+        return own_part(share, view)
+    return view.remaining if budget is None else left_of(budget, view)
 
 
 def _asks(left: int | None, takeovers: int, remaining: int) -> int | None:
@@ -390,26 +229,3 @@ def _granted_asks(granted: int, takeovers: int, asks: int) -> int:
 
 def _part(whole: int, count: int, at: int) -> int:
     return whole // count + (at < whole % count)
-
-
-def _unknown_node(node: str, shares: Mapping[str, float]) -> str:
-    named = ", ".join(f"{each!r}" for each in shares)
-    return f"shares: node {node!r} is not among {named}; give it a share, 0 for the base alone"
-
-
-def _within_one(shares: dict[str, float]) -> dict[str, float]:
-    if (whole := math.fsum(shares.values())) > 1 + 1e-9:
-        msg = f"shares: they come to {whole:g}, which is more than the whole, 1"
-        raise PolicyError(msg)
-    return shares
-
-
-def _mapping(shares: Any) -> Mapping[str, Any]:
-    if isinstance(shares, Mapping):
-        return shares
-    msg = f"shares: {shares!r:.80} is no mapping of node names to shares"
-    raise PolicyError(msg)
-
-
-def _is_number(value: Any, most: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most

@@ -11,16 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from delegate_llm.errors import PolicyError
-from delegate_llm.graph.allocation import (
-    ALL,
-    ByRole,
-    DelegationContext,
-    Strategy,
-    allot,
-    remaining,
-    remaining_asks,
-)
+from delegate_llm.graph.allocation import DelegationContext, allot, remaining, remaining_asks
 from delegate_llm.graph.state import Total, as_count, as_spent, ledger, merge_grants
+from delegate_llm.graph.strategies import ALL, ByRole, Strategy
 
 __all__ = ("TURNS", "Limits", "Part", "as_turn_shares", "so_far")
 

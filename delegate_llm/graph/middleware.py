@@ -18,12 +18,13 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from delegate_llm.errors import PolicyError, RequestError, require
-from delegate_llm.graph.allocation import ALL, DelegationContext, Strategy, strategy_named, total_of
+from delegate_llm.graph.allocation import DelegationContext, total_of
 from delegate_llm.graph.gate import ask_for_budget
 from delegate_llm.graph.limits import Limits, Part, as_turn_shares, so_far
 from delegate_llm.graph.nodes import current_step, delegated_model, told_to
 from delegate_llm.graph.records import record
 from delegate_llm.graph.state import CallTrace, Spent, add_spent, add_traces, ledger, merge_grants
+from delegate_llm.graph.strategies import ALL, Strategy, strategy_named
 
 require("langchain.agents.middleware", "agents")  # before the imports that would only say what is missing
 

@@ -21,19 +21,12 @@ from langgraph.types import Send
 
 from delegate_llm.chat_model import DelegatedChatModel
 from delegate_llm.errors import PolicyError, RequestError
-from delegate_llm.graph.allocation import (
-    ALL,
-    Allotment,
-    DelegationContext,
-    Strategy,
-    allot,
-    as_share,
-    strategy_named,
-)
+from delegate_llm.graph.allocation import Allotment, DelegationContext, allot
 from delegate_llm.graph.purse import Holding, catch_up, holding, is_caught_up, split_beside
 from delegate_llm.graph.records import record
 from delegate_llm.graph.resuming import aunfinished, unfinished
 from delegate_llm.graph.state import as_count
+from delegate_llm.graph.strategies import ALL, Strategy, as_share, strategy_named
 from delegate_llm.watching import watch
 
 if TYPE_CHECKING:

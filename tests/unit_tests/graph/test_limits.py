@@ -7,9 +7,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delegate_llm.graph.allocation import STRATEGIES, DelegationContext, strategy_named
+from delegate_llm.graph.allocation import DelegationContext
 from delegate_llm.graph.limits import TURNS, Limits, so_far
 from delegate_llm.graph.state import Charge, add_spent, as_spent
+from delegate_llm.graph.strategies import STRATEGIES, strategy_named
 
 NAMES = ("thread_limit", "run_limit", "thread_asks", "run_asks")
 
