@@ -20,7 +20,7 @@ from typing_extensions import TypedDict
 
 from delegate_llm.errors import PolicyError
 from delegate_llm.graph.allocation import DelegationContext, remaining, remaining_asks, total_of
-from delegate_llm.graph.state import as_count, ledger
+from delegate_llm.graph.state import as_count, as_spent, ledger
 
 __all__ = ("BudgetAnswer", "BudgetQuestion", "ask_for_budget", "budget_gate")
 
@@ -33,6 +33,9 @@ class BudgetQuestion(TypedDict):
     total: int
     """Takeovers that the run could spend."""
     spent: int
+    asks: int | None
+    """Positions at which it could consult the reasoner; None for no cap."""
+    asked: int
     answers: dict[str, str]
     """What may be answered, with what it does."""
     error: NotRequired[str]
@@ -105,12 +108,14 @@ def ask_for_budget(state: Mapping[str, Any], context: DelegationContext) -> Budg
         state: Of the graph.
         context: Of the run.
     """
-    spent = sum(each["takeovers"] for each in ledger(state.get("delegation_spent")).values())
+    total, spent = total_of(state, context), as_spent(ledger(state.get("delegation_spent")))
     question = BudgetQuestion(
         type="delegation_budget",
         question="The budget of takeovers is spent. Grant more, go on with the base alone, or stop?",
-        total=total_of(state, context)["takeovers"],
-        spent=spent,
+        total=total["takeovers"],
+        spent=spent["takeovers"],
+        asks=total["asks"],
+        asked=spent["asks"],
         answers=_ANSWERS,
     )
     while True:

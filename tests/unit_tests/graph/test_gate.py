@@ -158,6 +158,7 @@ def test_nonsense_is_asked_again_with_what_was_wrong(answer: Any, sync: bool) ->
 def test_a_grant_helps_where_the_asks_are_spent() -> None:
     graph, state = asked({"takeovers": 20, "asks": 2})
     assert question(state)["spent"] == 2
+    assert question(state)["asked"] == question(state)["asks"]
     state = graph.invoke(Command(resume={"action": "grant", "takeovers": 2}), THREAD)
     assert charges(state) == [("a", 2), ("a", 2)]
     assert state["delegation_spent"]["asks"] == 4
