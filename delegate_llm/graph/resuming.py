@@ -95,8 +95,9 @@ class _Place:
     def in_memory(self, saver: InMemorySaver) -> Iterable[CheckpointTuple]:
         """The newest of each namespace, without a look into the others: `list` would read them all."""
         thread = self.thread["configurable"]
-        for name, kept in list(saver.storage.get(thread["thread_id"], {}).items()):
-            newest = max(kept, default="")
+        storage = saver.storage.get(thread["thread_id"], {})
+        for name in list(storage):  # in one go: other nodes write to it meanwhile
+            newest = max(list(storage[name]), default="")
             place = {**thread, "checkpoint_ns": name, "checkpoint_id": newest}
             if newest >= self.top[1] and (each := saver.get_tuple({"configurable": place})):
                 yield each

@@ -70,11 +70,18 @@ async def finish(graph: Any, budget: Budget, config: Any, *, sync: bool, one: bo
                 state = await graph.ainvoke(following, config, context=context)
         except Crashed:
             following = None
+            await _leftovers()
             continue
         waiting = [each.id for each in state.get("__interrupt__", ())]
         if not waiting:
             return state
         following = Command(resume=dict.fromkeys(waiting[:1] if one else waiting, "go on"))
+
+
+async def _leftovers() -> None:
+    """Wait for what a crashed run leaves on the loop: LangGraph may still be saving what a node wrote."""
+    if others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)
 
 
 def config_of(name: str, *callbacks: BaseCallbackHandler) -> dict[str, Any]:
