@@ -126,7 +126,7 @@ def test_a_run_that_breaks_off_and_is_resumed(block: Block, budget: Budget, one:
     assert charged == answers.ids if is_calm(block) else charged <= answers.ids
 
 
-@few
+@settings(few, max_examples=20)
 @given(block=blocks(breaks=True), given=st.lists(budgets, min_size=2, max_size=4))
 def test_threads_that_run_side_by_side(block: Block, given: list[Budget]) -> None:
     """One compiled graph, one saver; each thread has its own budget."""
