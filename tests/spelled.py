@@ -12,7 +12,7 @@ from models import EOS, SIZE, WORDS
 
 from delegate_llm import Pair
 from delegate_llm.grammar import Grammar, Grammars, Guide
-from delegate_llm.pairs.scripted import _lexicon
+from delegate_llm.pairs.scripted import Script, _lexicon, scripted_pair
 
 LETTERS = [*map(chr, range(32, 127)), *"\n\téßıſ٣µüïö名前😀\u00a0\u2028"]
 """Text a letter a token, as far as the tests go."""
@@ -58,3 +58,22 @@ def follows(guide: Guide, ids: Iterable[int], *, end: int) -> bool:
             return False
         read.append(each)
     return True
+
+
+def alphabet(*more: str) -> tuple[list[str], int]:
+    """Pieces that overlap in many ways, and the id that ends an answer."""
+    pieces = ["a", "b", "ab", "", "ba", "a", *' "{}[]:,x01', '": ', ', "', *more]
+    return [*pieces, EOS], len(pieces)
+
+
+def insists(piece: int, count: int, sure: float = 20.0) -> Script:
+    """A script that wants one token whatever came before."""
+    return lambda seen: [
+        sure if each == piece else 0.1 * ((each * 7 + len(seen)) % 5) for each in range(count)
+    ]
+
+
+def stubborn(base: str, reasoner: str, pieces: Sequence[str], end: int) -> Pair:
+    size = len(pieces)
+    scripts = [insists(pieces.index(each), size) for each in (base, reasoner)]
+    return scripted_pair(*scripts, pieces, eos=end)

@@ -29,9 +29,9 @@ from delegate_llm.cli.terminal import console, friendly, json_text
 from delegate_llm.errors import PolicyError
 
 if TYPE_CHECKING:
+    from delegate_llm.evaluation.agents import AgentArm, AgentResult
+    from delegate_llm.evaluation.places import Place
     from delegate_llm.graph.allocation import DelegationContext
-    from delegate_llm.graph.comparison import AgentArm, AgentResult
-    from delegate_llm.graph.places import Place
     from delegate_llm.pairs.pair import Pair
     from delegate_llm.tiny.problems import Problem
 
@@ -67,12 +67,12 @@ def compare_agents(
     prepare(base, reasoner)
     contexts = _contexts(budgets, strategy)
     if plot is not None:
-        from delegate_llm.graph.plots import check_plot  # noqa: PLC0415 - needed here only
+        from delegate_llm.evaluation.plots import check_plot  # noqa: PLC0415 - needed here only
 
         check_plot(plot)
     pair = load(base, reasoner, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
 
-    from delegate_llm.graph.comparison import agent_results  # noqa: PLC0415 - brings torch
+    from delegate_llm.evaluation.agents import agent_results  # noqa: PLC0415 - brings torch
     from delegate_llm.tiny.problems import problems as drawn  # noqa: PLC0415 - needed here only
 
     found = agent_results(_measured(pair, drawn(problems, seed=seed, split="test"), contexts))
@@ -91,7 +91,7 @@ def compare_agents(
     else:
         _print(console(), found, f"{problems} fresh problems")
     if plot is not None:
-        from delegate_llm.graph.plots import plot_agents  # noqa: PLC0415 - needed here only
+        from delegate_llm.evaluation.plots import plot_agents  # noqa: PLC0415 - needed here only
 
         plot_agents(found, f"A ReAct agent on {problems} fresh problems: {base}, {reasoner}", plot)
 
@@ -110,7 +110,7 @@ def _contexts(budgets: str, strategy: str | None) -> list[DelegationContext]:
 def _measured(
     pair: Pair, problems: Sequence[Problem], contexts: Sequence[DelegationContext]
 ) -> list[AgentArm]:
-    from delegate_llm.graph.comparison import compare_agents as compared  # noqa: PLC0415 - brings torch
+    from delegate_llm.evaluation.agents import compare_agents as compared  # noqa: PLC0415 - brings torch
 
     count = len(contexts) + 2
     with progress(count * len(problems), count) as (step, tell):

@@ -27,7 +27,7 @@ from delegate_llm.cli.tables import Column, percent, print_table, progress
 from delegate_llm.cli.terminal import console, friendly, json_text
 
 if TYPE_CHECKING:
-    from delegate_llm.demo import Arm, Result
+    from delegate_llm.evaluation.problems import Arm, Result
     from delegate_llm.pairs.pair import Pair
     from delegate_llm.tiny.problems import Problem
 
@@ -85,7 +85,7 @@ def demo(
 def _show(out: Console, pair: Pair, asked: Sequence[Problem], problems: int, seed: int) -> None:
     """All of it for people: the first problems are measured, the others solved live."""
     from delegate_llm.chat_model import DelegatedChatModel  # noqa: PLC0415 - brings LangChain
-    from delegate_llm.demo import MAX_TOKENS  # noqa: PLC0415 - brings pydantic
+    from delegate_llm.tiny.agent import MAX_TOKENS  # noqa: PLC0415 - needed here only
 
     model = DelegatedChatModel(pair=pair, max_tokens=MAX_TOKENS)
     for number, problem in enumerate(asked[problems + 1 :], 1):
@@ -106,7 +106,7 @@ def _show(out: Console, pair: Pair, asked: Sequence[Problem], problems: int, see
 
 
 def _measured(pair: Pair, problems: Sequence[Problem], seed: int) -> list[Result]:
-    from delegate_llm.demo import compare, results  # noqa: PLC0415 - brings LangChain
+    from delegate_llm.evaluation.problems import compare, results  # noqa: PLC0415 - brings LangChain
 
     half = (len(problems) + 1) // 2
     with progress(_ARMS * len(problems), _ARMS) as (step, tell):

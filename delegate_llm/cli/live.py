@@ -38,8 +38,8 @@ def solve_by_agent(out: Console, model: DelegatedChatModel, problem: Problem, *,
     """Solve a problem by a LangGraph agent: its turns as they are decided, its tools, and its budget."""
     from langgraph.errors import GraphRecursionError  # noqa: PLC0415 - slow
 
+    from delegate_llm.evaluation.agents import LIMITED  # noqa: PLC0415 - slow
     from delegate_llm.graph import DelegationContext, tool_agent  # noqa: PLC0415 - slow
-    from delegate_llm.graph.comparison import LIMITED  # noqa: PLC0415 - slow
     from delegate_llm.tiny.agent import FUNCTIONS  # noqa: PLC0415 - needed here only
     from delegate_llm.tiny.problems import grade, messages  # noqa: PLC0415 - needed here only
 

@@ -13,7 +13,6 @@ from langgraph.prebuilt import ToolNode, tools_condition
 
 from delegate_llm.chat_model import DelegatedChatModel
 from delegate_llm.graph.allocation import DelegationContext
-from delegate_llm.graph.gate import budget_gate
 from delegate_llm.graph.inputs import DelegationInput
 from delegate_llm.graph.nodes import delegated_node
 from delegate_llm.graph.state import DelegationState
@@ -27,7 +26,6 @@ def tool_agent(
     tools: Sequence[BaseTool | Callable[..., Any]],
     *,
     strategy: str | Strategy = ALL,
-    ask_when_spent: bool = False,
     context_schema: type[DelegationContext] = DelegationContext,
     checkpointer: BaseCheckpointSaver[Any] | None = None,
     name: str = "tool_agent",
@@ -38,13 +36,12 @@ def tool_agent(
         model: A chat model without tools, or a function that makes one from the run's context.
         tools: What it may call.
         strategy: How its calls divide the budget: one of `STRATEGIES`, or a function.
-        ask_when_spent: Whether a person is asked once the budget is spent; needs a checkpointer.
         context_schema: A `DelegationContext`, or a class of your own that derives from it.
         checkpointer: Keeps the state of threads.
         name: Of the graph.
 
     Returns:
-        A graph with the nodes `agent` and `tools`, and `gate` if a person may be asked.
+        A graph with the nodes `agent` and `tools`.
     """
     tools = list(tools)
 
@@ -57,15 +54,7 @@ def tool_agent(
         "agent", delegated_node(with_tools, name="agent", strategy=strategy, context_schema=context_schema)
     )
     graph.add_node("tools", ToolNode(tools))
-    first = "agent"
-    if ask_when_spent:
-        first = "gate"
-        graph.add_node(
-            "gate",
-            budget_gate(then="agent", context_schema=context_schema),
-            destinations=("agent", "__end__"),
-        )
-    graph.add_edge(START, first)
+    graph.add_edge(START, "agent")
     graph.add_conditional_edges("agent", tools_condition)
-    graph.add_edge("tools", first)
+    graph.add_edge("tools", "agent")
     return graph.compile(checkpointer=checkpointer, name=name)

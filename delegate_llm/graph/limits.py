@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args
 
 from delegate_llm.errors import PolicyError
+from delegate_llm.gates import Turn
 from delegate_llm.graph.allocation import DelegationContext, allot, remaining, remaining_asks
 from delegate_llm.graph.state import Total, as_count, as_spent, ledger, merge_grants
 from delegate_llm.graph.strategies import ALL, ByRole, Strategy
 
-__all__ = ("TURNS", "Limits", "Part", "as_turn_shares", "so_far")
+__all__ = ("KINDS", "Limits", "Part", "as_turn_shares", "so_far")
 
-TURNS: Final = ("tool_call", "final")
+KINDS: Final[tuple[Turn, ...]] = get_args(Turn)
 """What an answer may turn out to be, see `TurnGate`."""
 
 
@@ -63,7 +64,7 @@ class Limits:
     @property
     def nodes(self) -> tuple[str, ...]:
         """What a call may be charged to."""
-        return (self.node,) if self.shares is None else TURNS
+        return (self.node,) if self.shares is None else KINDS
 
     def part(self, state: Mapping[str, Any], context: DelegationContext) -> Part:
         """What the next call may spend, never more than any limit leaves.
@@ -133,7 +134,7 @@ def as_turn_shares(shares: Any) -> Mapping[str, float] | None:
     if shares is None:
         return None
     checked = ByRole(shares).shares
-    if checked.keys() != set(TURNS):
+    if checked.keys() != set(KINDS):
         msg = (
             f"shares: {shares!r:.80} must have both kinds of answer and nothing else; "
             "give {'tool_call': 0.8, 'final': 0.2}, 0 for the base alone"

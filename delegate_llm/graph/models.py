@@ -8,12 +8,11 @@ from typing import Any, Final
 
 from delegate_llm.chat_model import DelegatedChatModel
 from delegate_llm.graph.allocation import DelegationContext
+from delegate_llm.tiny.agent import MAX_TOKENS
 
 __all__ = ("ModelContext", "model_of")
 
 _SHIPPED: Final = {"base": "delegate-llm/tiny-base", "reasoner": "delegate-llm/tiny-reasoner"}
-_MAX_TOKENS: Final = 160
-"""Of a turn of the shipped pair; twice what its longest good answer needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +24,7 @@ class ModelContext(DelegationContext):
     """A hub id or a folder; by default what `DELEGATE_LLM_BASE` names, or the base that ships."""
     reasoner: str | None = None
     """Likewise, and `DELEGATE_LLM_REASONER`."""
-    max_tokens: int = _MAX_TOKENS
+    max_tokens: int = MAX_TOKENS
     """Of each answer."""
 
 
@@ -38,4 +37,4 @@ def model_of(context: Any) -> DelegatedChatModel:
     names = {}
     for who, shipped in _SHIPPED.items():
         names[who] = getattr(context, who, None) or os.environ.get(f"DELEGATE_LLM_{who.upper()}") or shipped
-    return DelegatedChatModel(**names, max_tokens=getattr(context, "max_tokens", _MAX_TOKENS))
+    return DelegatedChatModel(**names, max_tokens=getattr(context, "max_tokens", MAX_TOKENS))

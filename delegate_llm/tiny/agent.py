@@ -1,4 +1,4 @@
-"""The same problems for an agent: three tools, and the loop that lets a model call them.
+"""The same problems for an agent: three tools, and how a model calls them.
 
 Qwen and Hermes write a call as `<tool_call>` with one JSON object inside. Results go back as
 messages of the role `tool`. Nothing here evaluates what a model wrote: a call is parsed, looked up,
@@ -8,31 +8,26 @@ and done with plain arithmetic.
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
-
-from delegate_llm.tiny.problems import Problem, grade, messages
 
 __all__ = [
     "FUNCTIONS",
+    "MAX_TOKENS",
     "TOOLS",
     "TURNS",
-    "Chat",
-    "Outcome",
     "add",
     "execute",
     "multiply",
     "parse_calls",
-    "solve_with_tools",
     "subtract",
 ]
 
 TURNS: Final = 8
 """Assistant turns that a problem may take."""
+MAX_TOKENS: Final = 160
+"""Tokens that a turn may have: twice what the longest good answer to a problem needs."""
 
 Message: TypeAlias = dict[str, Any]
-Chat: TypeAlias = Callable[[list[Message], list[Message]], str]
-"""Answers messages, given tools, with the assistant's text, tool calls included."""
 
 _CALL: Final = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 
@@ -70,17 +65,6 @@ TOOLS: Final[list[Message]] = [_tool(each) for each in FUNCTIONS]
 """The tools in the form that chat templates and chat APIs take."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How an agent's attempt at a problem ended."""
-
-    correct: bool
-    messages: list[Message]
-    """The whole chat: the question, every assistant turn, every tool's answer."""
-    error: str | None = None
-    """What broke, if anything did: a malformed call, or no end within the turns allowed."""
-
-
 def parse_calls(text: str) -> list[tuple[str, dict[str, Any]]]:
     """The tool calls in an assistant's text, in order.
 
@@ -116,44 +100,3 @@ def execute(name: str, arguments: Mapping[str, Any]) -> int:
         msg = f"{name} takes two integers a and b, not {arguments!r}."
         raise ValueError(msg)
     return _BY_NAME[name](arguments["a"], arguments["b"])
-
-
-def solve_with_tools(chat: Chat, problem: Problem, max_turns: int = TURNS) -> Outcome:
-    """Lets a model work on a problem with the tools, until it answers without calling one.
-
-    Args:
-        chat: The model.
-        problem: What to solve.
-        max_turns: How many assistant turns there may be.
-
-    Returns:
-        The outcome; a broken call ends the attempt and is a failure.
-    """
-    history = messages(problem)
-    for _ in range(max_turns):
-        text = chat(history, TOOLS)
-        try:
-            calls = parse_calls(text)
-            results = [execute(name, arguments) for name, arguments in calls]
-        except ValueError as error:
-            broken = {"role": "assistant", "content": text}
-            return Outcome(correct=False, messages=[*history, broken], error=str(error))
-        history = [*history, _assistant(text, calls), *map(_result, results)]
-        if not calls:
-            return Outcome(correct=grade(problem, text), messages=history)
-    return Outcome(correct=False, messages=history, error=f"no answer within {max_turns} turns")
-
-
-def _assistant(text: str, calls: list[tuple[str, dict[str, Any]]]) -> Message:
-    """An assistant turn as chat templates take it: the calls apart from the words before them."""
-    message: Message = {"role": "assistant", "content": text.split("<tool_call>", maxsplit=1)[0].strip()}
-    if calls:
-        message["tool_calls"] = [
-            {"type": "function", "function": {"name": name, "arguments": arguments}}
-            for name, arguments in calls
-        ]
-    return message
-
-
-def _result(result: int) -> Message:
-    return {"role": "tool", "content": str(result)}

@@ -17,9 +17,10 @@ from transformers.utils import logging
 
 from delegate_llm import DelegatedChatModel, DelegationPolicy, load_pair, tiny
 from delegate_llm.calibration import threshold_for
-from delegate_llm.demo import MAX_TOKENS, Chat, answers, evaluate
+from delegate_llm.evaluation.problems import Chat, answers, evaluate
 from delegate_llm.pairs.loading import POLICY_FILE
 from delegate_llm.pairs.pair import Pair
+from delegate_llm.tiny.agent import MAX_TOKENS
 from delegate_llm.tiny.authors import FORMATS, Format
 from delegate_llm.tiny.problems import problems
 

@@ -26,7 +26,7 @@ from delegate_llm import (
     PromptError,
     RequestError,
 )
-from delegate_llm.tiny.agent import TOOLS
+from delegate_llm.tiny.agent import FUNCTIONS, TOOLS
 
 pytestmark = pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
 
@@ -148,19 +148,7 @@ def test_models_without_a_template_are_asked_in_plain_words(folders: tuple[Path,
 
 
 def test_an_agent_of_langchains_own(model: DelegatedChatModel) -> None:
-    def add(a: int, b: int) -> int:
-        """Add two numbers."""
-        return a + b
-
-    def subtract(a: int, b: int) -> int:
-        """Subtract b from a."""
-        return a - b
-
-    def multiply(a: int, b: int) -> int:
-        """Multiply two numbers."""
-        return a * b
-
-    agent = create_agent(model, [add, subtract, multiply])
+    agent = create_agent(model, list(FUNCTIONS))
     asked = {"messages": [("user", QUESTION)]}
     for ended in (agent.invoke(asked), asyncio.run(agent.ainvoke(asked))):
         assert ended["messages"][-1].text == "The answer is 7."

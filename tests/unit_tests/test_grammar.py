@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -18,10 +17,10 @@ from llguidance import LLTokenizer, TokenizerWrapper
 from models import EOS, SIZE, random_model, tokenizer
 from random_schemas import SchemaMaker
 from reference import divergence
-from spelled import LETTERS, accepts, follows, grammars_of, spelling
+from spelled import LETTERS, accepts, alphabet, follows, grammars_of, spelling, stubborn
 
 from delegate_llm import DelegationPolicy, Pair, load_pair
-from delegate_llm.errors import GrammarError, RequestError
+from delegate_llm.errors import GrammarError
 from delegate_llm.grammar import Grammar, Grammars
 from delegate_llm.pairs.prompts import Rendered
 from delegate_llm.pairs.scripted import _Spelling, scripted_pair
@@ -219,12 +218,6 @@ def test_thoughts_come_first_where_the_prompt_has_opened_them(shipped: Pair) -> 
     assert done > 0
 
 
-def alphabet(*more: str) -> tuple[list[str], int]:
-    """Pieces that overlap in many ways, and the id that ends an answer."""
-    pieces = ["a", "b", "ab", "", "ba", "a", *' "{}[]:,x01', '": ', ', "', *more]
-    return [*pieces, EOS], len(pieces)
-
-
 GRAMMARS = (
     Grammar.regex("(ab|ba)*x?"),
     Grammar.choice(["abba", "ab", "b{}a"]),
@@ -276,22 +269,6 @@ def test_every_end_of_sequence_ends_an_answer() -> None:
     guide = Grammars(lexicon, 12).guide(Grammar.regex("[0-9]{2}"))
     assert guide.allowed([1]).nonzero()[0].tolist() == list(range(10))
     assert guide.allowed([1, 2]).nonzero()[0].tolist() == [10, 11]
-
-
-Script = Callable[[Sequence[int]], Sequence[float]]
-
-
-def insists(piece: int, count: int, sure: float = 20.0) -> Script:
-    """A script that wants one token whatever came before."""
-    return lambda seen: [
-        sure if each == piece else 0.1 * ((each * 7 + len(seen)) % 5) for each in range(count)
-    ]
-
-
-def stubborn(base: str, reasoner: str, pieces: Sequence[str], end: int) -> Pair:
-    size = len(pieces)
-    scripts = [insists(pieces.index(each), size) for each in (base, reasoner)]
-    return scripted_pair(*scripts, pieces, eos=end)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -409,107 +386,6 @@ def test_grammars_are_compiled_once_and_the_last_ones_kept() -> None:
     before = kept._compiled[Grammar.choice(["0"]), False]
     kept.guide(Grammar.choice(["0"]))
     assert kept._compiled[Grammar.choice(["0"]), False] is before
-
-
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [
-        (3, "3 is neither a Grammar nor one of"),
-        ({"json": {}, "regex": "a"}, "neither a Grammar nor one of"),
-        ({"xml": "a"}, "neither a Grammar"),
-        ({"json": 3}, "3 is not a JSON schema"),
-        ({"json": "{"}, "the JSON schema is not JSON"),
-        ({"json": "3"}, "3 is not a JSON schema"),
-        ({"json": {"a": {1}}}, "is not JSON: .*set"),
-        ({"json": {"const": float("nan")}}, "is not JSON"),
-        ({"regex": ""}, "is not the text of a regex"),
-        ({"regex": 3}, "3 is not the text of a regex"),
-        ({"lark": None}, "None is not the text of a lark"),
-        ({"choice": "yes"}, "'yes' is not a list of texts"),
-        ({"choice": []}, "is not a list of texts"),
-        ({"choice": [""]}, "is not a list of texts"),
-        ({"choice": ["a", 3]}, "is not a list of texts"),
-        ({"regex": "["}, "'\\[' is not taken: .*unclosed character class"),
-        ({"regex": "(?=a)a"}, "look-around"),
-        ({"lark": "start: foo"}, 'unknown name: "foo"'),
-        ({"lark": "x: 3 3"}, "is not taken"),
-        ({"json": {"type": "array", "uniqueItems": True}}, 'Unimplemented keys: \\["uniqueItems"\\]'),
-        ({"json": json.loads('{"items":' * 450 + "{}" + "}" * 450)}, "nested too deeply|is not taken"),
-    ],
-)
-def test_what_is_no_grammar_is_refused(shipped: Pair, value: Any, said: str) -> None:
-    with pytest.raises(GrammarError, match=said):
-        shipped.generate("A: ", grammar=value, max_tokens=5)
-    assert shipped.generate("A: ", grammar={"choice": ["ok"]}).text == "ok"
-
-
-@pytest.mark.parametrize(
-    "tools",
-    [[], [3], [{"name": "f"}], [{"function": {}}], [{"function": {"name": ""}}], [{"function": {"name": 3}}]],
-)
-def test_tools_of_another_form_are_refused(tools: Any) -> None:
-    with pytest.raises(GrammarError, match="tool"):
-        Grammar.calls(tools)
-
-
-def test_only_json_will_do_otherwise() -> None:
-    with pytest.raises(GrammarError, match=r"otherwise.*'regex'"):
-        Grammar.calls([tool("f")], otherwise=Grammar.regex("a"))
-
-
-def test_a_grammar_is_a_value() -> None:
-    assert Grammar.json({"a": 1}) == Grammar.of({"json": {"a": 1}}) == Grammar.json('{"a": 1}')
-    assert len({Grammar.regex("a"), Grammar.regex("a"), Grammar.choice(["a"])}) == 2
-    assert Grammar.of(None) is None
-    assert Grammar.of(Grammar.regex("a")) == Grammar.regex("a")
-
-
-def test_ignore_eos_and_a_grammar_exclude_each_other(shipped: Pair) -> None:
-    with pytest.raises(RequestError, match=r"ignore_eos.*grammar"):
-        shipped.generate("A: ", grammar={"choice": ["a"]}, ignore_eos=True)
-
-
-def test_a_tokenizer_that_llguidance_cannot_read_is_named(pair: Pair) -> None:
-    with pytest.raises(GrammarError, match=r"cannot read the tokenizer of this pair.*decoder"):
-        pair.generate("a", grammar={"choice": ["a"]}, max_tokens=3)
-    slow = load_pair(*((random_model("llama", seed), tokenizer()) for seed in (1, 2)))
-    slow.vocabulary = replace(slow.vocabulary, grammars=None)
-    with pytest.raises(GrammarError, match="load fast tokenizers"):
-        slow.generate("a", grammar={"choice": ["a"]}, max_tokens=3)
-    assert len(slow.generate("a", max_tokens=3, ignore_eos=True).token_ids) == 3
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_form_that_cannot_be_finished_is_an_error_and_no_short_answer(schedule: str) -> None:
-    """llguidance lets an answer end where it has given up itself."""
-    pieces, end = alphabet()
-    pair = stubborn("a", "b", pieces, end)
-    for grammar in (
-        Grammar.choice(["aéa"]),  # which these pieces do not spell
-        Grammar.json(
-            {
-                "$ref": "#/$defs/a",
-                "$defs": {"a": {"type": "array", "items": {"$ref": "#/$defs/a"}, "minItems": 1}},
-            }
-        ),
-    ):
-        with pytest.raises(GrammarError, match="cannot be followed any further"):
-            pair.generate("a", grammar=grammar, schedule=schedule, max_tokens=200)
-    assert pair.generate("a", grammar={"choice": ["ab"]}, schedule=schedule).text == "ab"
-
-
-def test_pieces_that_mean_nothing_or_the_same_are_no_trouble() -> None:
-    pieces, end = alphabet("é", "<eos>", EOS)
-    guide = grammars_of(pieces, end).guide(Grammar.regex("[ab]+"))
-    allowed = {at for at, each in enumerate(pieces) if each and set(each) <= {"a", "b"}}
-    assert set(guide.allowed([]).nonzero()[0].tolist()) == allowed
-    assert set(guide.allowed([0]).nonzero()[0].tolist()) == {*allowed, end}
-
-
-def test_a_vocabulary_without_an_end_follows_no_grammar() -> None:
-    pair = scripted_pair(insists(0, 2), insists(1, 2), "ab")
-    with pytest.raises(GrammarError, match="cannot follow one"):
-        pair.generate("a", grammar={"choice": ["a"]}, max_tokens=3)
 
 
 def test_a_form_may_repeat_itself() -> None:

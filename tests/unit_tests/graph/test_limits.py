@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delegate_llm.graph.allocation import DelegationContext
-from delegate_llm.graph.limits import TURNS, Limits, so_far
+from delegate_llm.graph.limits import KINDS, Limits, so_far
 from delegate_llm.graph.state import Charge, add_spent, as_spent
 from delegate_llm.graph.strategies import STRATEGIES, strategy_named
 
@@ -82,7 +82,7 @@ def test_a_kind_that_spent_more_than_its_share_leaves_the_other_less() -> None:
     charge = Charge(node="tool_call", takeovers=9, asks=9, tokens=9, allotted=8)
     part = limits.part({"delegation_spent": as_spent({"a": charge})}, DelegationContext())
     assert part.takeovers == {"tool_call": 0, "final": 1}
-    assert limits.nodes == TURNS
+    assert limits.nodes == KINDS
 
 
 def test_nobody_takes_over_where_nobody_may_be_asked() -> None:

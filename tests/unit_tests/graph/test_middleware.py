@@ -27,6 +27,7 @@ from langgraph.types import Command
 from delegate_llm import DelegatedChatModel
 from delegate_llm.errors import PolicyError
 from delegate_llm.graph import DelegationContext, DelegationMiddleware, remaining
+from delegate_llm.tiny.agent import FUNCTIONS
 from delegate_llm.tiny.problems import grade, problems
 
 
@@ -122,22 +123,10 @@ def test_strategies_divide_what_is_left(run: Run) -> None:
 
 
 def test_a_tool_agent_of_the_shipped_pair_solves_problems() -> None:
-    def add(a: int, b: int) -> int:
-        """Add two numbers."""
-        return a + b
-
-    def subtract(a: int, b: int) -> int:
-        """Subtract b from a."""
-        return a - b
-
-    def multiply(a: int, b: int) -> int:
-        """Multiply two numbers."""
-        return a * b
-
     model = DelegatedChatModel("delegate-llm/tiny-base", "delegate-llm/tiny-reasoner", max_tokens=160)
     right = {}
     for limit in (0, 8):
-        solving = agent(model=model, tools=(add, subtract, multiply), run_limit=limit)
+        solving = agent(model=model, tools=FUNCTIONS, run_limit=limit)
         made = [
             (each, solving.invoke({"messages": [("user", each.question)]}))
             for each in problems(6, seed=5, split="test")

@@ -4,8 +4,9 @@ import json
 from typing import Any
 
 import pytest
+from solving import solve_with_tools
 
-from delegate_llm.tiny.agent import TOOLS, execute, parse_calls, solve_with_tools
+from delegate_llm.tiny.agent import TOOLS, execute, parse_calls
 from delegate_llm.tiny.problems import problems
 
 PROBLEM = problems(1, seed=0, split="test")[0]

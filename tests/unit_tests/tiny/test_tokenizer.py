@@ -4,9 +4,10 @@ import random
 from typing import Any
 
 import pytest
+from solving import solve_with_tools
 
 from delegate_llm.tiny import path
-from delegate_llm.tiny.agent import TOOLS, solve_with_tools
+from delegate_llm.tiny.agent import TOOLS
 from delegate_llm.tiny.authors import FORMATS, Segment, transcript, write_steps
 from delegate_llm.tiny.problems import Problem, messages, problems
 

@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
+from solving import solve_with_tools
 
 from delegate_llm.tiny import path
-from delegate_llm.tiny.agent import solve_with_tools
 from delegate_llm.tiny.authors import FORMATS, Format
 from delegate_llm.tiny.problems import messages, problems
 

@@ -17,7 +17,7 @@ from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 
 from delegate_llm.chat_model import DelegatedChatModel
 from delegate_llm.policy import DelegationPolicy
-from delegate_llm.tiny.agent import TOOLS, TURNS, execute
+from delegate_llm.tiny.agent import MAX_TOKENS, TOOLS, TURNS, execute
 from delegate_llm.tiny.authors import Format
 from delegate_llm.tiny.problems import Problem, grade
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from delegate_llm.pairs.pair import Pair
 
 __all__ = (
-    "MAX_TOKENS",
     "AnswerBatch",
     "Arm",
     "Outcome",
@@ -37,9 +36,6 @@ __all__ = (
     "recovery",
     "results",
 )
-
-MAX_TOKENS: Final = 160
-"""Tokens an assistant turn may have: twice what the longest good answer to a problem needs."""
 
 _PROMPT: Final = ChatPromptTemplate([MessagesPlaceholder("chat")])
 

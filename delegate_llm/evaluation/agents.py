@@ -17,11 +17,11 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 
 from delegate_llm.chat_model import DelegatedChatModel
-from delegate_llm.demo import MAX_TOKENS, Outcome, cost, recovery
+from delegate_llm.evaluation.places import PLACES, Place, takeover_places
+from delegate_llm.evaluation.problems import Outcome, cost, recovery
 from delegate_llm.graph.agent import tool_agent
 from delegate_llm.graph.allocation import DelegationContext
-from delegate_llm.graph.places import PLACES, Place, takeover_places
-from delegate_llm.tiny.agent import FUNCTIONS, TURNS
+from delegate_llm.tiny.agent import FUNCTIONS, MAX_TOKENS, TURNS
 from delegate_llm.tiny.problems import Problem, grade, messages
 
 if TYPE_CHECKING:

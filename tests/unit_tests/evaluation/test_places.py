@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delegate_llm.graph.places import PLACES, takeover_places
+from delegate_llm.evaluation.places import PLACES, takeover_places
 
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 4, "b": 5}}\n</tool_call>'
 SWAPPED = '<tool_call>{"arguments": {"name": "x"}, "name": "add"}</tool_call>'

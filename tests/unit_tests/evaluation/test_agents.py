@@ -12,11 +12,11 @@ from scipy.stats import binomtest
 from scripted_chat import END, IDS, PIECES, START, TEMPLATE
 
 from delegate_llm import DelegationPolicy, NumericsError, Pair, RequestError, load_pair
-from delegate_llm.demo import Outcome
 from delegate_llm.errors import MissingExtraError
+from delegate_llm.evaluation.agents import AgentArm, AgentResult, Task, agent_results, compare_agents, wilson
+from delegate_llm.evaluation.plots import check_plot, plot_agents
+from delegate_llm.evaluation.problems import Outcome
 from delegate_llm.graph import DelegationContext
-from delegate_llm.graph.comparison import AgentArm, AgentResult, Task, agent_results, compare_agents, wilson
-from delegate_llm.graph.plots import check_plot, plot_agents
 from delegate_llm.pairs.scripted import Script, scripted_pair
 from delegate_llm.tiny.agent import TURNS
 from delegate_llm.tiny.problems import problems

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from delegate_llm.errors import RequestError, require
-from delegate_llm.graph.places import PLACES, Place
+from delegate_llm.evaluation.places import PLACES, Place
 
 if TYPE_CHECKING:
-    from delegate_llm.graph.comparison import AgentResult
+    from delegate_llm.evaluation.agents import AgentResult
 
 __all__ = ("PLACE_NAMES", "check_plot", "plot_agents")
 

@@ -12,9 +12,9 @@ from langchain_core.messages import AIMessage, HumanMessage
 
 from delegate_llm import DelegatedChatModel, DelegationPolicy, load_pair
 from delegate_llm.chat.record import response_metadata
-from delegate_llm.demo import MAX_TOKENS, Arm, Outcome, answers, compare, evaluate, results
+from delegate_llm.evaluation.problems import Arm, Outcome, answers, compare, evaluate, results
 from delegate_llm.parsing import AnswerParser, answer_message, part_chunk
-from delegate_llm.tiny.agent import TOOLS
+from delegate_llm.tiny.agent import MAX_TOKENS, TOOLS
 from delegate_llm.tiny.authors import FORMATS, Format, transcript
 from delegate_llm.tiny.problems import Problem, messages, problems
 from delegate_llm.trace import Generation, Summary, Trace, Usage

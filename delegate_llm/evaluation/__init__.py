@@ -1,0 +1,1 @@
+"""How well models do, measured: on problems in text and with tools, as agents, and where takeovers fell."""
