@@ -27,10 +27,10 @@ from delegate_llm.cli.loading import (
 from delegate_llm.cli.tables import Column, percent, print_table, progress
 from delegate_llm.cli.terminal import console, friendly, json_text
 from delegate_llm.errors import PolicyError
+from delegate_llm.evaluation.places import PLACES, Place
 
 if TYPE_CHECKING:
     from delegate_llm.evaluation.agents import AgentArm, AgentResult
-    from delegate_llm.evaluation.places import Place
     from delegate_llm.graph.allocation import DelegationContext
     from delegate_llm.pairs.pair import Pair
     from delegate_llm.tiny.problems import Problem
@@ -147,9 +147,7 @@ _MAIN: Final[tuple[Column[AgentResult], ...]] = (
 _WHERE: Final[tuple[Column[AgentResult], ...]] = (
     ("", lambda result: result.name),
     ("takeovers", lambda result: str(result.takeovers)),
-    ("tool name", _place("name")),
-    ("arguments", _place("arguments")),
-    ("prose", _place("prose")),
+    *((name, _place(place)) for place, name in PLACES.items()),
 )
 _LEGEND: Final = (
     "gap kept: of the success by which the reasoner alone is ahead of the base alone; share: tokens that the "

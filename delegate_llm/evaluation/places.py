@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 __all__ = ("PLACES", "Place", "takeover_places")
 
 Place = Literal["name", "arguments", "prose"]
 """`name`: of a tool, up to its closing quote. `arguments`: the rest of the call. `prose`: all else, words of
 a plan, a thought or an answer, and the tag that opens a call, which is the choice to call at all."""
-PLACES: Final[tuple[Place, ...]] = get_args(Place)
+PLACES: Final[Mapping[Place, str]] = {"name": "tool name", "arguments": "arguments", "prose": "prose"}
+"""All of them, with what they are called in tables and pictures."""
 
 # What is thought counts as prose, calls and all; the prompt may have opened the thought.
 _SPANS: Final = re.compile(

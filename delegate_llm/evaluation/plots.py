@@ -12,9 +12,7 @@ from delegate_llm.evaluation.places import PLACES, Place
 if TYPE_CHECKING:
     from delegate_llm.evaluation.agents import AgentResult
 
-__all__ = ("PLACE_NAMES", "check_plot", "plot_agents")
-
-PLACE_NAMES: Final[dict[Place, str]] = {"name": "tool name", "arguments": "arguments", "prose": "prose"}
+__all__ = ("check_plot", "plot_agents")
 
 _COLOURS: Final[dict[Place, str]] = {"name": "#2f7f6f", "arguments": "#e08e45", "prose": "#8a94a6"}
 _BASE, _REASONER, _DELEGATED = "#8a94a6", "#4b5bab", "#2f7f6f"
@@ -88,9 +86,9 @@ def _success(axes: Any, base: AgentResult, reasoner: AgentResult, budgets: Seque
 def _places(axes: Any, budgets: Sequence[AgentResult]) -> None:
     """Takeovers a task by where they fell, one bar a budget."""
     at, low = range(len(budgets)), [0.0] * len(budgets)
-    for place in PLACES:
+    for place, name in PLACES.items():
         counts = [(each.places or {}).get(place, 0) / max(1, each.tasks) for each in budgets]
-        axes.bar(at, counts, 0.6, bottom=low, color=_COLOURS[place], label=PLACE_NAMES[place])
+        axes.bar(at, counts, 0.6, bottom=low, color=_COLOURS[place], label=name)
         low = [under + count for under, count in zip(low, counts, strict=True)]
     axes.set_xticks(at, [str(each.budget) for each in budgets])
     axes.set_xlabel("takeovers that a task may spend")
