@@ -98,6 +98,10 @@ class BoundaryGate(Settings):
         tail = text if len(text) <= _TAIL else "x" + text[-_TAIL:]
         return any(_STARTS[kind].search(tail) is not None for kind in self.at)
 
+    def room(self, text: str, position: int) -> float:
+        """Takeovers allowed in all behind `text`: any number, or none."""
+        return math.inf if self(GateView(position, 0.0, math.inf, lambda: text)) else 0.0
+
 
 Turn = Literal["tool_call", "final"]
 
@@ -117,8 +121,14 @@ class TurnGate(Settings):
         """Whether another takeover is allowed here."""
         if view.position == 0:
             return view.spent < self.most
-        kind: Turn = "tool_call" if "<tool_call>" in view.text else "final"
-        return view.spent < self.limits.get(kind, math.inf)
+        return view.spent < self.room(view.text, view.position)
+
+    def room(self, text: str, position: int) -> float:
+        """Takeovers allowed in all behind `text`."""
+        if position == 0:
+            return self.most
+        kind: Turn = "tool_call" if "<tool_call>" in text else "final"
+        return self.limits.get(kind, math.inf)
 
     def __hash__(self) -> int:
         """As of a policy with any other gates, which are hashable by themselves."""

@@ -31,7 +31,7 @@ DEFAULT_BURST: Final = 8
 """Takeovers that may be spent at once when only a rate is given."""
 
 # 0.1 added ten times is a hair under 1; a refilled takeover must not come a token late for it.
-_WHOLE: Final = 1.0 - 1e-9
+WHOLE: Final = 1.0 - 1e-9
 
 
 class Budget(Settings):
@@ -262,7 +262,7 @@ class Referee:
             position >= self._last
             or standing.spent >= self._limit
             or standing.asked >= self._asks
-            or (standing.level < _WHOLE and not refills)
+            or (standing.level < WHOLE and not refills)
         )
 
     def opens(self, standing: Standing, view: GateView) -> bool:
@@ -285,7 +285,7 @@ class Referee:
 
     def can_spend(self, standing: Standing) -> bool:
         """Whether the budget holds a takeover right here."""
-        return self.budget(standing) >= _WHOLE
+        return self.budget(standing) >= WHOLE
 
     def bar(self, standing: Standing) -> float:
         """What a score has to exceed: the threshold, or the spike over recent scores if that is more."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from delegate_llm.request import Sampling
 
-__all__ = ("draw", "gumbel_noise", "uniform")
+__all__ = ("as_int64", "draw", "gumbel_noise", "uniform", "uniforms")
 
 # Odd constants of Weyl sequences and integer hashes, as torch's signed integers.
 _WEYL: Final = -1640531527  # 2**32 / golden ratio
@@ -76,22 +76,27 @@ def _nucleus(scaled: Tensor, ids: Tensor | None, top_p: float) -> tuple[Tensor, 
     return values.masked_fill(outside, -torch.inf), ids
 
 
-def gumbel_noise(seeds: list[int], positions: list[int], ids: Tensor) -> Tensor:
+def gumbel_noise(seeds: list[int] | Tensor, positions: list[int] | Tensor, ids: Tensor) -> Tensor:
     """Standard Gumbel noise for token ids.
 
     Args:
-        seeds: `N` seeds, any integers.
-        positions: `N` positions.
+        seeds: `N` seeds, any integers; or as a tensor, the integers modulo 2**64 (`as_int64`).
+        positions: `N` positions; a tensor if the seeds are one.
         ids: Token ids `[V]` or `[N, V]`, int64.
 
     Returns:
         `[N, V]` float32: a function of (seed, position, id) alone.
     """
-    keys = [_key(seed, position) for seed, position in zip(seeds, positions, strict=True)]
-    first, second = (
-        torch.tensor([each[half] for each in keys], dtype=torch.int32, device=ids.device).unsqueeze(-1)
-        for half in (0, 1)
-    )
+    if isinstance(seeds, Tensor):
+        assert isinstance(positions, Tensor)
+        mixed = _mix_all(_mix_all(seeds) ^ (positions << 1 | 1))
+        first, second = ((mixed >> bits).to(torch.int32).unsqueeze(-1) for bits in (32, 0))
+    else:
+        keys = [_key(seed, position) for seed, position in zip(seeds, positions, strict=True)]
+        first, second = (
+            torch.tensor([each[half] for each in keys], dtype=torch.int32, device=ids.device).unsqueeze(-1)
+            for half in (0, 1)
+        )
     bits = _hash(ids.to(torch.int32) * _WEYL + first, second)
     # 31 bits as a float are exact near 0, where the largest noise comes from.
     uniforms = bits.bitwise_and_(0x7FFF_FFFF).float().add_(0.5).mul_(2.0**-31).clamp_(max=1 - 2.0**-24)
@@ -101,6 +106,16 @@ def gumbel_noise(seeds: list[int], positions: list[int], ids: Tensor) -> Tensor:
 def uniform(seed: int, position: int) -> float:
     """A number in [0, 1) that is a function of (seed, position) alone: the score of `random`."""
     return (_mix(_mix(seed) + position + 1) >> 11) * 2.0**-53
+
+
+def uniforms(seeds: Tensor, positions: Tensor) -> Tensor:
+    """As `uniform` for int64 tensors `[N]`, seeds modulo 2**64; float64."""
+    return _shift(_mix_all(_mix_all(seeds) + positions + 1), 11).double() * 2.0**-53
+
+
+def as_int64(seed: int) -> int:
+    """The signed 64-bit integer that is `seed` modulo 2**64, as tensors hold it."""
+    return ((seed & _MASK64) ^ (1 << 63)) - (1 << 63)
 
 
 def _key(seed: int, position: int) -> tuple[int, int]:
@@ -119,7 +134,7 @@ def _hash(x: Tensor, key: Tensor) -> Tensor:
 
 def _shift(x: Tensor, bits: int) -> Tensor:
     """Logical right shift; torch's own keeps the sign."""
-    return (x >> bits).bitwise_and_((1 << (32 - bits)) - 1)
+    return (x >> bits).bitwise_and_((1 << (8 * x.element_size() - bits)) - 1)
 
 
 def _mix(x: int) -> int:
@@ -128,6 +143,14 @@ def _mix(x: int) -> int:
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK64
     return x ^ (x >> 31)
+
+
+def _mix_all(x: Tensor) -> Tensor:
+    """`_mix` of int64, whose products wrap around."""
+    x = x + as_int64(0x9E3779B97F4A7C15)
+    x = (x ^ _shift(x, 30)) * as_int64(0xBF58476D1CE4E5B9)
+    x = (x ^ _shift(x, 27)) * as_int64(0x94D049BB133111EB)
+    return x ^ _shift(x, 31)
 
 
 def _signed(x: int) -> int:

@@ -1,0 +1,151 @@
+"""What both models say at the positions of a step: draws, scores and entropies of `N` rows of logits."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from delegate_llm.divergence import BASE_SIGNALS, DIVERGENCES, FLOOR, entropy, log_probs
+from delegate_llm.sampling import uniforms
+from delegate_llm.vllm_plugin.seats import Seats
+
+__all__ = ("Heard", "Top", "hear")
+
+# Probabilities that a CPU scores at a time: few enough that they stay in its cache from step to step.
+_CACHED: Final = 1 << 18
+
+
+class Top(NamedTuple):
+    """The most probable tokens of each model: log-probabilities and ids, `[N, T]` each."""
+
+    base: tuple[Tensor, Tensor]
+    reasoner: tuple[Tensor, Tensor]
+
+
+class Heard(NamedTuple):
+    """What is to be known of `N` positions, `[N]` each."""
+
+    base: Tensor
+    """The token it draws, int64."""
+    reasoner: Tensor
+    score: Tensor
+    """By the divergence of each answer's policy; float64."""
+    entropy: Tensor
+    """Of the base, in nats; float64."""
+    base_logprob: Tensor
+    """Of its token, in nats."""
+    reasoner_logprob: Tensor
+    top: Top | None
+
+
+def hear(
+    seats: Seats,
+    base: Tensor,
+    reasoner: Tensor,
+    *,
+    rows: Tensor,
+    positions: Tensor,
+    drafted: Tensor | None,
+    masked: bool,
+    top: int,
+) -> Heard:
+    """Compare what both models say.
+
+    Args:
+        seats: Arranged as the batch is.
+        base: Raw logits `[N, V]`.
+        reasoner: Likewise; `-inf` where a grammar forbids a token, if `masked`.
+        rows: Of the batch, `[N]`.
+        positions: In their answers, `[N]`.
+        drafted: What the base has drawn already `[N]`, negative where nothing; None to draw again, for a
+            grammar may forbid it.
+        masked: Whether grammars hold.
+        top: How many of the most probable tokens to tell of; none below 1.
+    """
+    count, width = reasoner.shape
+    step = max(1, _CACHED // width) if reasoner.device.type == "cpu" else count
+    parts = []
+    for start in range(0, count, step):
+        part = slice(start, start + step)
+        parts.append(
+            _hear(
+                seats,
+                base[part],
+                reasoner[part],
+                rows[part],
+                positions[part],
+                None if drafted is None else drafted[part],
+                masked,
+                top,
+            )
+        )
+    if len(parts) == 1:
+        return parts[0]
+    columns = list(zip(*parts, strict=True))
+    tops = columns.pop()
+    joined = None
+    if tops[0] is not None:
+        joined = Top(
+            *(
+                tuple(torch.cat([getattr(each, who)[half] for each in tops]) for half in (0, 1))
+                for who in Top._fields
+            )
+        )
+    return Heard(*(torch.cat(each) for each in columns), joined)
+
+
+def _hear(
+    seats: Seats,
+    base: Tensor,
+    reasoner: Tensor,
+    rows: Tensor,
+    positions: Tensor,
+    drafted: Tensor | None,
+    masked: bool,
+    top: int,
+) -> Heard:
+    low, high = base.float(), reasoner.float()
+    if masked:
+        low = low.masked_fill(torch.isneginf(high), -torch.inf)
+    drawable = seats.drawing.within(low), seats.drawing.within(high)
+    theirs = seats.draw(drawable[1], rows, positions)
+    ours = seats.draw(drawable[0], rows, positions)
+    if drafted is not None:  # the same, but for what another shape of the same product rounds otherwise
+        ours = torch.where(drafted >= 0, drafted, ours)
+    said, heard = log_probs(low), log_probs(high)
+    return Heard(
+        ours,
+        theirs,
+        _scores(seats, said, heard, rows, positions),
+        entropy(said).double(),
+        said.gather(1, ours.unsqueeze(1)).squeeze(1),
+        heard.gather(1, theirs.unsqueeze(1)).squeeze(1),
+        None if top < 1 else Top(_best(said, top), _best(heard, top)),
+    )
+
+
+def _scores(seats: Seats, base: Tensor, reasoner: Tensor, rows: Tensor, positions: Tensor) -> Tensor:
+    """The score of every row by its own policy; a batch mostly knows one divergence."""
+    names = [seat.policy.divergence for seat in seats.batch]
+    found: Tensor | None = None
+    for name in dict.fromkeys(names):
+        if name == "random":
+            score = uniforms(seats.seeds[rows], positions)
+        elif name in BASE_SIGNALS:
+            score = BASE_SIGNALS[name](base).double()
+        else:
+            score = DIVERGENCES[name](base, reasoner).double()
+        if found is None:
+            found = score
+        else:
+            mine = torch.tensor([each == name for each in names], device=score.device)
+            found = torch.where(mine[rows], score, found)
+    assert found is not None
+    return found
+
+
+def _best(logp: Tensor, top: int) -> tuple[Tensor, Tensor]:
+    values, ids = logp.topk(min(top, logp.shape[1]), dim=1)
+    return values.clamp_min(FLOOR), ids

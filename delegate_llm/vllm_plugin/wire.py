@@ -1,0 +1,101 @@
+"""What travels with a request to the worker, and with every token back.
+
+There: the policy as JSON, in the request's extra arguments. Back: what was decided, in the columns that vLLM
+has for log-probabilities. They leave the engine in the same message as the token they belong to, so nothing
+has to be kept, found again or thrown away, whatever becomes of the request.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from delegate_llm.errors import PolicyError
+from delegate_llm.policy import DelegationPolicy
+
+__all__ = ("ASKED", "COLUMNS", "KEY", "SEED", "TAKEOVER", "TRACED", "Told", "policy_of", "to_wire", "told")
+
+KEY: Final = "delegation"
+"""Of the policy in a request's extra arguments."""
+SEED: Final = "delegation_seed"
+"""Of the seed that names a sampled text, any integer."""
+TRACED: Final = "delegation_trace"
+"""Whether what is decided comes back with every token, in `COLUMNS` columns."""
+COLUMNS: Final = 4
+"""Of a token, before those that the request itself asked for: the token and its log-probability; the base's
+token and the flags; the reasoner's token and the score; the base's entropy."""
+ASKED: Final = 1
+TAKEOVER: Final = 2
+
+
+class Told(NamedTuple):
+    """What was decided at a position."""
+
+    token: int
+    logprob: float
+    """To the model that was heard, in nats."""
+    base_token: int
+    reasoner_token: int | None
+    """None where it was not asked."""
+    asked: bool
+    takeover: bool
+    score: float | None
+    """None where it did not count."""
+    entropy: float
+    """Of the base, in nats."""
+    top: list[tuple[int, float]]
+    """The most probable tokens, as many as the request asked for."""
+
+
+def to_wire(policy: DelegationPolicy) -> str:
+    """A policy as text that any client can send.
+
+    Raises:
+        PolicyError: If a gate is a plain callable.
+    """
+    return policy.model_dump_json()
+
+
+def policy_of(extra: Mapping[str, Any] | None) -> DelegationPolicy | None:
+    """The policy in a request's extra arguments, or None.
+
+    Raises:
+        PolicyError: If it is none.
+    """
+    given = (extra or {}).get(KEY)
+    if given is None:
+        return None
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError as error:
+            msg = f"{KEY}: {given!r:.80} is no JSON ({error})"
+            raise PolicyError(msg) from error
+    if not isinstance(given, Mapping):
+        msg = f"{KEY}: {given!r:.80} is no policy; give its fields, such as {{'threshold': 1.5, 'budget': 8}}"
+        raise PolicyError(msg)
+    return DelegationPolicy.of(given)
+
+
+def told(ids: Sequence[int], numbers: Sequence[float]) -> Told:
+    """A position from its columns.
+
+    Args:
+        ids: `COLUMNS` token ids, and one for each alternative.
+        numbers: Likewise.
+    """
+    flags = int(numbers[1])
+    asked = bool(flags & ASKED)
+    return Told(
+        token=ids[0],
+        logprob=numbers[0],
+        base_token=ids[1],
+        reasoner_token=ids[2] if asked else None,
+        asked=asked,
+        takeover=bool(flags & TAKEOVER),
+        score=None if math.isnan(numbers[2]) else numbers[2],
+        entropy=numbers[3],
+        top=list(zip(ids[COLUMNS:], numbers[COLUMNS:], strict=True)),
+    )
