@@ -14,7 +14,7 @@ from delegate_llm.vllm_plugin.acceptance import NOTHING, Block, Verdicts, judge
 from delegate_llm.vllm_plugin.hearing import Heard, hear
 from delegate_llm.vllm_plugin.proposer import DelegatingProposer
 from delegate_llm.vllm_plugin.seats import Seats
-from delegate_llm.vllm_plugin.wire import ASKED, COLUMNS, TAKEOVER
+from delegate_llm.vllm_plugin.wire import ASKED, COLUMNS, READ, STRIDE, TAKEOVER
 
 __all__ = ("DelegatingRunner",)
 
@@ -122,7 +122,7 @@ class DelegatingRunner:
             positions=self.seats.positions[rows] + columns,
             drafted=None if self._masked else drafted[rows, columns],
             masked=self._masked,
-            top=self._most_logprobs() - COLUMNS,
+            top=self._alternatives(),
         )
 
         def table(values: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ class DelegatingRunner:
             sampled_token_ids=tokens,
             logprobs_tensors=None
             if batch.sampling_metadata.max_num_logprobs is None
-            else self._columns(heard, verdicts, block, rows, columns),
+            else self._columns(heard, verdicts, block, rows, columns, counts),
         )
 
     def _base_logits(self, names: list[str], layout: _Layout, draft: _Draft | None) -> tuple[Tensor, Tensor]:
@@ -208,12 +208,25 @@ class DelegatingRunner:
             table.append((found + [0.0] * layout.width)[: layout.width])
         return torch.tensor(table, dtype=torch.float64, device=self.device)  # type: ignore[attr-defined]
 
+    def _alternatives(self) -> int:
+        """How many of the most probable tokens any request of the batch wants to know of."""
+        wanted = self._most_logprobs() - 1
+        if all(seat.traced for seat in self.seats.batch):
+            return wanted + 1 - COLUMNS
+        return wanted
+
     def _most_logprobs(self) -> int:
         """Columns that any request of the batch wants."""
         return 1 + (self.input_batch.sampling_metadata.max_num_logprobs or 0)  # type: ignore[attr-defined]
 
     def _columns(
-        self, heard: Heard, verdicts: Verdicts, block: Block, rows: Tensor, columns: Tensor
+        self,
+        heard: Heard,
+        verdicts: Verdicts,
+        block: Block,
+        rows: Tensor,
+        columns: Tensor,
+        counts: list[int],
     ) -> LogprobsTensors:
         """What was decided, a row for each of `B * P` positions; see `wire`."""
         width = self._most_logprobs()
@@ -230,11 +243,16 @@ class DelegatingRunner:
         token = verdicts.token.flatten().clamp_min(0)
         speaks = takeover.unsqueeze(1)
         chosen = torch.where(takeover, flat(heard.reasoner_logprob), flat(heard.base_logprob))
-        flags = verdicts.asked.flatten() * ASKED + takeover * TAKEOVER
+        sizes = _on(np.asarray(counts) + 1, token.device)
+        first = torch.arange(verdicts.token.shape[1], device=token.device) == 0
+        read = torch.where(first, sizes.unsqueeze(1), 0)
+        flags = verdicts.asked.flatten() * ASKED + takeover * TAKEOVER + read.flatten() * READ
         score = block.score.flatten().masked_fill(~verdicts.opens.flatten(), torch.nan)
-        ids = token.new_zeros((size, max(width, COLUMNS)))
-        numbers = torch.zeros((size, max(width, COLUMNS)), dtype=torch.float32, device=token.device)
+        wide = COLUMNS + (0 if heard.top is None else heard.top.base[0].shape[1])
+        ids = token.new_zeros((size, wide))
+        numbers = torch.zeros((size, wide), dtype=torch.float32, device=token.device)
         ids[:, 0], ids[:, 1], ids[:, 2] = token, block.base.flatten(), block.reasoner.flatten()
+        ids += torch.arange(ids.shape[1], device=ids.device).clamp(max=COLUMNS) * STRIDE
         for at, values in enumerate((chosen, flags, score, block.entropy.flatten())):
             numbers[:, at] = values
         if heard.top is not None:
@@ -242,14 +260,16 @@ class DelegatingRunner:
                 torch.where(speaks, flat(theirs), flat(ours))
                 for ours, theirs in zip(heard.top.base, heard.top.reasoner, strict=True)
             )
-            ids[:, COLUMNS:], numbers[:, COLUMNS:] = best_ids, best
+            ids[:, COLUMNS:], numbers[:, COLUMNS:] = best_ids + COLUMNS * STRIDE, best
         if not all(traced):  # as vLLM's own: the token, then the most probable ones
             plain = ~torch.tensor(traced, device=token.device).repeat_interleave(verdicts.token.shape[1])
             shift = ids.shape[1] - COLUMNS
-            for values in (ids, numbers):
-                values[:, 1 : 1 + shift] = torch.where(
-                    plain.unsqueeze(1), values[:, COLUMNS:], values[:, 1 : 1 + shift]
-                )
+            ids[:, 1 : 1 + shift] = torch.where(
+                plain.unsqueeze(1), ids[:, COLUMNS:] - COLUMNS * STRIDE, ids[:, 1 : 1 + shift]
+            )
+            numbers[:, 1 : 1 + shift] = torch.where(
+                plain.unsqueeze(1), numbers[:, COLUMNS:], numbers[:, 1 : 1 + shift]
+            )
         return LogprobsTensors(
             ids[:, :width].to(torch.int32), numbers[:, :width].contiguous(), token.new_zeros(size)
         )

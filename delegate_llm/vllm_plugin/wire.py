@@ -15,7 +15,20 @@ from typing import Any, Final, NamedTuple
 from delegate_llm.errors import PolicyError
 from delegate_llm.policy import DelegationPolicy
 
-__all__ = ("ASKED", "COLUMNS", "KEY", "SEED", "TAKEOVER", "TRACED", "Told", "policy_of", "to_wire", "told")
+__all__ = (
+    "ASKED",
+    "COLUMNS",
+    "KEY",
+    "READ",
+    "SEED",
+    "STRIDE",
+    "TAKEOVER",
+    "TRACED",
+    "Told",
+    "policy_of",
+    "to_wire",
+    "told",
+)
 
 KEY: Final = "delegation"
 """Of the policy in a request's extra arguments."""
@@ -26,8 +39,14 @@ TRACED: Final = "delegation_trace"
 COLUMNS: Final = 4
 """Of a token, before those that the request itself asked for: the token and its log-probability; the base's
 token and the flags; the reasoner's token and the score; the base's entropy."""
+STRIDE: Final = 1 << 28
+"""Added to the ids of each column but the first, times its number, and to those of all alternatives times
+`COLUMNS`: vLLM keys log-probabilities by token, and two models often say the same one."""
 ASKED: Final = 1
 TAKEOVER: Final = 2
+READ: Final = 4
+"""Times the positions that the reasoner read in the forward which this token was decided by; at the first
+token of each forward, else 0."""
 
 
 class Told(NamedTuple):
@@ -45,6 +64,8 @@ class Told(NamedTuple):
     """None where it did not count."""
     entropy: float
     """Of the base, in nats."""
+    read: int
+    """Positions that the reasoner read in one forward, at the first token that it decided; else 0."""
     top: list[tuple[int, float]]
     """The most probable tokens, as many as the request asked for."""
 
@@ -83,7 +104,7 @@ def told(ids: Sequence[int], numbers: Sequence[float]) -> Told:
     """A position from its columns.
 
     Args:
-        ids: `COLUMNS` token ids, and one for each alternative.
+        ids: `COLUMNS` token ids, and one for each alternative, apart by `STRIDE`.
         numbers: Likewise.
     """
     flags = int(numbers[1])
@@ -91,11 +112,15 @@ def told(ids: Sequence[int], numbers: Sequence[float]) -> Told:
     return Told(
         token=ids[0],
         logprob=numbers[0],
-        base_token=ids[1],
-        reasoner_token=ids[2] if asked else None,
+        base_token=ids[1] - STRIDE,
+        reasoner_token=ids[2] - 2 * STRIDE if asked else None,
         asked=asked,
         takeover=bool(flags & TAKEOVER),
         score=None if math.isnan(numbers[2]) else numbers[2],
         entropy=numbers[3],
-        top=list(zip(ids[COLUMNS:], numbers[COLUMNS:], strict=True)),
+        read=flags // READ,
+        top=[
+            (each - COLUMNS * STRIDE, number)
+            for each, number in zip(ids[COLUMNS:], numbers[COLUMNS:], strict=True)
+        ],
     )
