@@ -13,6 +13,7 @@ __all__ = (
     "CancelledError",
     "DeadlineError",
     "DelegateError",
+    "EngineError",
     "GateError",
     "GrammarError",
     "LoadError",
@@ -40,6 +41,10 @@ class CancelledError(DelegateError, RuntimeError):
 
 class DeadlineError(DelegateError, TimeoutError):
     """A call took longer than its `timeout`; the models have stopped."""
+
+
+class EngineError(DelegateError, RuntimeError):
+    """The engine that carries the models has stopped, or a server cannot be reached or has failed."""
 
 
 class GateError(DelegateError, RuntimeError):

@@ -223,19 +223,28 @@ class Grammars:
             self._compiled.move_to_end(key)
             return Guide(self._compiled[key].deep_copy(), self._size)
 
+    def text(self, grammar: Grammar, *, thinking: bool = False) -> str:
+        """The grammar as llguidance reads it, for whoever follows it elsewhere; checked as for `guide`."""
+        self.guide(grammar, thinking=thinking)
+        with self._lock:
+            return self._written(grammar, thinking=thinking)
+
     def _compile(self, grammar: Grammar, *, thinking: bool) -> Any:
         llguidance = importlib.import_module("llguidance")
-        self._lexicon = self._lexicon or self._read()
-        try:
-            text = _Writer(self._lexicon).lark(grammar, thinking=thinking)
-        except RecursionError as error:
-            msg = f"grammar: the {grammar.kind} {grammar.source!r:.80} is nested too deeply; make it flatter"
-            raise GrammarError(msg) from error
+        text = self._written(grammar, thinking=thinking)
         failed, notes = llguidance.LLMatcher.validate_grammar_with_warnings(text, self._lexicon)
         if not failed:
             return llguidance.LLMatcher(self._lexicon, text, log_level=0)
         msg = f"grammar: the {grammar.kind} {grammar.source!r:.200} is not taken: {_reason(notes[0])}"
         raise GrammarError(msg)
+
+    def _written(self, grammar: Grammar, *, thinking: bool) -> str:
+        self._lexicon = self._lexicon or self._read()
+        try:
+            return _Writer(self._lexicon).lark(grammar, thinking=thinking)
+        except RecursionError as error:
+            msg = f"grammar: the {grammar.kind} {grammar.source!r:.80} is nested too deeply; make it flatter"
+            raise GrammarError(msg) from error
 
     def _read(self) -> Any:
         """The vocabulary as llguidance sees it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from delegate_llm.foresight import Foresight
@@ -101,6 +101,8 @@ class Row:
     """Tokens that may be generated: `max_tokens`, or less where a context ends before."""
     guide: Guide | None = None
     """Follows the grammar, if the answer has one."""
+    form: str | None = None
+    """The grammar as text, where somebody else follows it."""
     streaming: bool = False
     """Whether every decision is wanted, whatever the trace keeps."""
 
@@ -290,22 +292,77 @@ class Row:
         self.changed += changed
         if score is not None and proposal.entropy is not None:
             self.foresight.learn(proposal.entropy, score, takeover=takeover, changed=changed)
-        if self.traced or (takeover and self.request.trace != "off"):
-            self._record(proposal, token, score, heard.token if heard else None, takeover=takeover)
+        if self._keeps(takeover=takeover):
+            self._record(
+                token,
+                asked=asked,
+                takeover=takeover,
+                score=score,
+                entropy=proposal.entropy,
+                base=proposal.token,
+                reasoner=heard.token if heard else None,
+            )
         if self.request.logprobs is not None:
             self._remember(token, (speaks or proposal).likelihood)
         self.standing = self.referee.after(self.standing, score=score, asked=asked, takeover=takeover)
         self._append(token)
         return token
 
+    def take(
+        self,
+        token: int,
+        *,
+        asked: bool,
+        takeover: bool,
+        score: float | None,
+        entropy: float | None,
+        base: int,
+        reasoner: int | None,
+        likelihood: Likelihood | None = None,
+    ) -> None:
+        """Add a position that was decided elsewhere, by the same rules.
+
+        Args:
+            token: What was said.
+            asked: Whether the reasoner was consulted.
+            takeover: Whether it was heard.
+            score: Where one counted.
+            entropy: Of the base, in nats.
+            base: What the base would have said.
+            reasoner: What the reasoner would have said; None where it was not asked.
+            likelihood: Of the token, if it was asked for.
+        """
+        self.changed += takeover and token != base
+        if self._keeps(takeover=takeover):
+            self._record(
+                token,
+                asked=asked,
+                takeover=takeover,
+                score=score,
+                entropy=entropy,
+                base=base,
+                reasoner=reasoner,
+            )
+        if self.request.logprobs is not None:
+            self._remember(token, likelihood)
+        spent, consulted = self.standing.spent + takeover, self.standing.asked + asked
+        self.standing = replace(self.standing, spent=spent, asked=consulted)
+        self._append(token)
+
+    def _keeps(self, *, takeover: bool) -> bool:
+        """Whether a decision is recorded."""
+        return self.traced or (takeover and self.request.trace != "off")
+
     def _record(
         self,
-        proposal: Proposal,
         token: int,
-        score: float | None,
-        heard: int | None,
         *,
+        asked: bool,
         takeover: bool,
+        score: float | None,
+        entropy: float | None,
+        base: int,
+        reasoner: int | None,
     ) -> None:
         piece = self.vocabulary.piece
         self.decisions.append(
@@ -313,15 +370,15 @@ class Row:
                 position=len(self.tokens),
                 token_id=token,
                 token=piece(token),
-                asked=proposal.asked,
+                asked=asked,
                 takeover=takeover,
-                changed=token != proposal.token,
+                changed=token != base,
                 score=score,
-                base_entropy=proposal.entropy,
-                base_token_id=proposal.token,
-                base_token=piece(proposal.token),
-                reasoner_token_id=heard,
-                reasoner_token=None if heard is None else piece(heard),
+                base_entropy=entropy,
+                base_token_id=base,
+                base_token=piece(base),
+                reasoner_token_id=reasoner,
+                reasoner_token=None if reasoner is None else piece(reasoner),
             )
         )
 
@@ -349,7 +406,7 @@ class Row:
             self.reason = "stop"
         elif len(self.tokens) >= self.room:
             self.reason = "length"
-        elif self.guide is None and not self.request.ignore_eos and _loops(self.tokens):
+        elif self.request.grammar is None and not self.request.ignore_eos and _loops(self.tokens):
             self.reason = "repetition"
         if self.reason is not None:
             self.text.finish()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -17,9 +18,20 @@ from delegate_llm.sampling import uniform
 from delegate_llm.text import AnswerText
 from delegate_llm.trace import Decision, Summary, Trace
 
-__all__ = ("score",)
+__all__ = ("Facts", "judged", "score")
 
 _BLOCK = 64  # positions whose distributions are held at once
+
+
+class Facts(NamedTuple):
+    """What both models say at a position of a given text."""
+
+    score: float
+    entropy: float
+    """Of the base, in nats."""
+    base: int
+    """Its first choice."""
+    reasoner: int
 
 
 def score(
@@ -44,8 +56,7 @@ def score(
     Raises:
         NumericsError: If a model returns NaN.
     """
-    referee, text = Referee(policy), AnswerText(vocabulary.decode)
-    standing, decisions = referee.start(), []
+    facts: list[Facts] = []
     for start in range(0, len(completion), _BLOCK):
         block = completion[start : start + _BLOCK]
         seen = list(completion[: start + len(block) - 1])
@@ -53,30 +64,50 @@ def score(
             session.read([[*prompt, *seen]], last=len(block))[0]
             for session, prompt in zip(sessions, prompts, strict=True)
         )
-        facts = _facts(spoken, heard.to(spoken.device), start, vocabulary, policy)
-        for offset, (token, (value, unsure, base, reasoner)) in enumerate(zip(block, facts, strict=True)):
-            position = start + offset
-            view = GateView(position, unsure, referee.budget(standing), lambda: text.text, standing.spent)
-            opens = referee.opens(standing, view)
-            takeover = opens and referee.fires(standing, value)
-            decisions.append(
-                Decision(
-                    position=position,
-                    token_id=token,
-                    token=vocabulary.piece(token),
-                    asked=True,
-                    takeover=takeover,
-                    changed=takeover and base != reasoner,
-                    score=value,
-                    base_entropy=unsure,
-                    base_token_id=base,
-                    base_token=vocabulary.piece(base),
-                    reasoner_token_id=reasoner,
-                    reasoner_token=vocabulary.piece(reasoner),
-                )
+        facts += _facts(spoken, heard.to(spoken.device), start, vocabulary, policy)
+    return judged(completion, facts, vocabulary, policy)
+
+
+def judged(
+    completion: Sequence[int], facts: Sequence[Facts], vocabulary: Vocabulary, policy: DelegationPolicy
+) -> Trace:
+    """What a policy would have done along a text.
+
+    Args:
+        completion: Its token ids, at least one.
+        facts: What both models said at each of them.
+        vocabulary: What the two share.
+        policy: Says where it would have handed over.
+
+    Returns:
+        A full trace.
+    """
+    referee, text = Referee(policy), AnswerText(vocabulary.decode)
+    standing, decisions = referee.start(), []
+    for position, (token, said) in enumerate(zip(completion, facts, strict=True)):
+        view = GateView(position, said.entropy, referee.budget(standing), lambda: text.text, standing.spent)
+        opens = referee.opens(standing, view)
+        takeover = opens and referee.fires(standing, said.score)
+        decisions.append(
+            Decision(
+                position=position,
+                token_id=token,
+                token=vocabulary.piece(token),
+                asked=True,
+                takeover=takeover,
+                changed=takeover and said.base != said.reasoner,
+                score=said.score,
+                base_entropy=said.entropy,
+                base_token_id=said.base,
+                base_token=vocabulary.piece(said.base),
+                reasoner_token_id=said.reasoner,
+                reasoner_token=vocabulary.piece(said.reasoner),
             )
-            standing = referee.after(standing, score=value if opens else None, asked=opens, takeover=takeover)
-            text.push(token)
+        )
+        standing = referee.after(
+            standing, score=said.score if opens else None, asked=opens, takeover=takeover
+        )
+        text.push(token)
     spent, tokens = standing.spent, len(decisions)
     return Trace(
         decisions=tuple(decisions),
@@ -92,8 +123,8 @@ def score(
 
 def _facts(
     spoken: Tensor, heard: Tensor, start: int, vocabulary: Vocabulary, policy: DelegationPolicy
-) -> list[tuple[float, float, int, int]]:
-    """Score, base entropy, and both models' first choices, for logits `[n, V]` of each model."""
+) -> list[Facts]:
+    """For logits `[n, V]` of each model."""
     base, reasoner = (log_probs(each[:, : vocabulary.rows]) for each in (spoken, heard))
     unsure = entropy(base).tolist()
     if policy.divergence == "random":
@@ -107,4 +138,4 @@ def _facts(
             msg = f"the {who} returned NaN logits while scoring; load it in another dtype"
             raise NumericsError(msg)
     first, second = (each[:, : vocabulary.size].argmax(-1).tolist() for each in (base, reasoner))
-    return list(zip(values, unsure, first, second, strict=True))
+    return list(map(Facts, values, unsure, first, second))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from delegate_llm.errors import RequestError
 
@@ -14,6 +15,12 @@ __all__ = ("PLAIN_CHAT", "load_pair")
 
 PLAIN_CHAT: Final = Path(__file__).with_name("plain_chat.jinja")
 """A chat template in plain words (`User: ...`), for `fallback_template`."""
+
+_BACKENDS: Final = {
+    "transformers": ("loading", "load_transformers_pair"),
+    "vllm": ("vllm", "load_vllm_pair"),
+}
+"""Where each is loaded; they bring torch, so not before they are wanted."""
 
 
 def load_pair(base: Any, reasoner: Any, *, backend: str = "transformers", **options: Any) -> Pair:
@@ -29,7 +36,8 @@ def load_pair(base: Any, reasoner: Any, *, backend: str = "transformers", **opti
             `"delegate-llm/tiny-base"`, which ships.
         reasoner: The model that is asked: likewise, or a PEFT adapter of the base, which is loaded onto
             the base's weights and switched per forward; `"delegate-llm/tiny-reasoner"` ships.
-        backend: Who runs the models: `"transformers"`.
+        backend: Who runs the models: `"transformers"`, in this process, or `"vllm"`, which writes many
+            answers at once and scales to several GPUs.
         **options: For `"transformers"`:
 
             - `device`: such as `"cuda"` or `"cpu"`; the best there is by default.
@@ -48,6 +56,12 @@ def load_pair(base: Any, reasoner: Any, *, backend: str = "transformers", **opti
               `delegation_policy.json` in the reasoner's folder, if there is one.
             - `model_kwargs`: passed on to `from_pretrained`.
 
+            For `"vllm"`, those of the above that are no matter of transformers (not `device` and
+            `model_kwargs`; models only by name or path), and:
+
+            - `engine_args`: of vLLM's engine, such as `{"tensor_parallel_size": 2}`.
+            - `draft`: tokens that the base drafts before the reasoner reads them; 8 by default.
+
     Returns:
         The pair, checked: same token mapping, vocabulary rows, caches, chat templates.
 
@@ -56,15 +70,15 @@ def load_pair(base: Any, reasoner: Any, *, backend: str = "transformers", **opti
         VocabularyMismatchError: If the tokenizers differ.
         RequestError: If an option is unknown.
     """
-    if backend != "transformers":
-        msg = f"backend: {backend!r} is unknown; there is 'transformers'"
+    if backend not in _BACKENDS:
+        msg = f"backend: {backend!r} is unknown; choose one of {', '.join(map(repr, _BACKENDS))}"
         raise RequestError(msg)
-    from delegate_llm.pairs.loading import load_transformers_pair  # noqa: PLC0415 - brings torch
-
+    module, name = _BACKENDS[backend]
+    load = getattr(importlib.import_module(f"delegate_llm.pairs.{module}"), name)
     try:
-        return load_transformers_pair(base, reasoner, **options)
+        return cast("Pair", load(base, reasoner, **options))
     except TypeError as error:
-        if "unexpected keyword argument" not in str(error) or "load_transformers_pair" not in str(error):
+        if "unexpected keyword argument" not in str(error) or name not in str(error):
             raise
         msg = f"unknown option: {error}"
         raise RequestError(msg) from None

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ("POLICY_FILE", "load_transformers_pair")
+__all__ = ("POLICY_FILE", "load_transformers_pair", "policy_of", "prompters")
 
 logger = logging.getLogger(__name__)
 
@@ -76,15 +76,15 @@ def load_transformers_pair(
         check=check_vocabulary,
     )
     prompter = TemplatePrompter(
-        *_prompters(
-            (low, high),
+        *prompters(
+            (low.tokenizer, high.tokenizer),
             (base_template, reasoner_template),
             (base_template_kwargs, reasoner_template_kwargs),
             fallback=fallback_template,
         ),
         size=vocabulary.size,
     )
-    return Pair(*readers, vocabulary, prompter, policy=_policy(policy, high.folder))
+    return Pair(*readers, vocabulary, prompter, policy=policy_of(policy, high.folder))
 
 
 def _reader(loaded: Checkpoint) -> TransformersReader:
@@ -194,8 +194,8 @@ def _adapter_tokenizer(low: Checkpoint, folder: Path, options: LoadOptions) -> P
 # --- Prompts and policy ---
 
 
-def _prompters(
-    loaded: tuple[Checkpoint, Checkpoint],
+def prompters(
+    tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase],
     templates: tuple[str | Path | None, str | Path | None],
     kwargs: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None],
     *,
@@ -203,8 +203,8 @@ def _prompters(
 ) -> tuple[ModelPrompter, ModelPrompter]:
     """One prompter a model; a model without a chat template borrows the other's, or takes the fallback."""
     own = [
-        _template(given) or getattr(each.tokenizer, "chat_template", None)
-        for given, each in zip(templates, loaded, strict=True)
+        _template(given) or getattr(each, "chat_template", None)
+        for given, each in zip(templates, tokenizers, strict=True)
     ]
     spare = _template(fallback)
     for at, who in enumerate(("base", "reasoner")):
@@ -213,8 +213,8 @@ def _prompters(
     if not any(own) and spare:
         logger.info("neither model has a chat template: the fallback is used")
     base, reasoner = (
-        ModelPrompter(each.tokenizer, own[at] or own[1 - at] or spare, _settings(kwargs[at]))
-        for at, each in enumerate(loaded)
+        ModelPrompter(each, own[at] or own[1 - at] or spare, _settings(kwargs[at]))
+        for at, each in enumerate(tokenizers)
     )
     return base, reasoner
 
@@ -239,7 +239,7 @@ def _settings(given: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return given or {}
 
 
-def _policy(
+def policy_of(
     given: DelegationPolicy | Mapping[str, Any] | str | Path | None, folder: Path | None
 ) -> DelegationPolicy | None:
     """The policy given, or the calibrated one beside the reasoner's weights."""

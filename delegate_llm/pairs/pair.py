@@ -21,7 +21,7 @@ from delegate_llm.rows import Row, Vocabulary
 from delegate_llm.scoring import score
 from delegate_llm.trace import Decision, Generation, TokenLogprobs, Trace, Usage
 
-__all__ = ("Pair", "Piece")
+__all__ = ("OnStep", "Pair", "Piece", "generation_of", "piece_of")
 
 logger = logging.getLogger(__name__)
 
@@ -314,7 +314,7 @@ class Pair:
             for _ in steps:
                 if on_step is not None:
                     on_step()
-        return [_generation(row, *meter) for row, meter in zip(rows, meters, strict=True)]
+        return [generation_of(row, *meter) for row, meter in zip(rows, meters, strict=True)]
 
     def _pieces(self, row: Row, on_step: OnStep | None) -> Iterator[Piece | Generation]:
         meters, steps = self._steps([row])
@@ -322,14 +322,14 @@ class Pair:
         while _advance(steps, on_step):
             safe = row.text.safe()
             if safe > shown:
-                yield _piece(row, shown, safe, told)
+                yield piece_of(row, shown, safe, told)
                 shown, told = safe, len(row.decisions)
         if shown < len(row.text.text) or told < len(row.decisions):
-            yield _piece(row, shown, len(row.text.text), told)
-        yield _generation(row, *meters[0])
+            yield piece_of(row, shown, len(row.text.text), told)
+        yield generation_of(row, *meters[0])
 
 
-def _piece(row: Row, shown: int, safe: int, told: int) -> Piece:
+def piece_of(row: Row, shown: int, safe: int, told: int) -> Piece:
     """What is new: the text between two places, and all decisions from the first that was not told."""
     return Piece(row.text.text[shown:safe], tuple(row.decisions[told:]), tuple(row.logprobs[told:]))
 
@@ -355,7 +355,7 @@ def _left(who: str, prompt: list[int], context: int | None) -> int:
     return context - len(prompt)
 
 
-def _generation(row: Row, base: Meter, reasoner: Meter) -> Generation:
+def generation_of(row: Row, base: Meter, reasoner: Meter) -> Generation:
     """A finished row as what the caller gets."""
     assert row.reason is not None
     return Generation(

@@ -99,6 +99,8 @@ class Block:
     """Of the base, in nats; float64."""
     limit: Tensor | None = None
     """Takeovers that text gates allow in all at this position; None if no policy has any."""
+    forced: Tensor | None = None
+    """Said whatever was decided, where it is not negative; None if nothing is."""
 
 
 class Verdicts(NamedTuple):
@@ -143,6 +145,8 @@ def judge(rules: Rules, standings: Standings, block: Block) -> tuple[Verdicts, S
         takeover = opens & (block.score[:, at] > bar) & can_spend
         asks = torch.where(base_only, takeover, opens)
         token = torch.where(takeover, block.reasoner[:, at], block.base[:, at])
+        if block.forced is not None:
+            token = torch.where(block.forced[:, at] >= 0, block.forced[:, at], token)
         columns.append((torch.where(alive, token, NOTHING), asks, takeover, opens))
         if scores.shape[1]:
             enters = opens & spiky

@@ -114,13 +114,14 @@ class DelegatingRunner:
             drafted[rows[read], columns[read]] = spec_decode_metadata.draft_token_ids.long()
         base, exists = self._base_logits(names, layout, draft)
         standings = self.seats.standings
+        forced = self.seats.forced(layout.width)
         heard = hear(
             self.seats,
             base,
             logits,
             rows=rows,
             positions=self.seats.positions[rows] + columns,
-            drafted=None if self._masked else drafted[rows, columns],
+            drafted=None if self._masked or forced is not None else drafted[rows, columns],
             masked=self._masked,
             top=self._alternatives(),
         )
@@ -138,6 +139,7 @@ class DelegatingRunner:
             score=table(heard.score),
             entropy=table(heard.entropy),
             limit=self._limits(names, layout),
+            forced=forced,
         )
         verdicts, self.seats.standings = judge(self.seats.rules, standings, block)
         tokens = verdicts.token.to(torch.int32)

@@ -21,7 +21,7 @@ from delegate_llm.policy import DelegationPolicy
 from delegate_llm.sampling import as_int64, gumbel_noise
 from delegate_llm.text import AnswerText
 from delegate_llm.vllm_plugin.acceptance import Rules, Standings
-from delegate_llm.vllm_plugin.wire import SEED, TRACED, policy_of
+from delegate_llm.vllm_plugin.wire import FORCED, SEED, TRACED, policy_of
 
 __all__ = ("Drawing", "Seat", "Seats")
 
@@ -50,6 +50,8 @@ class Seat:
     """What it says so far, if a gate reads it."""
     read: int = 0
     """Tokens in that text."""
+    forced: Tensor | None = None
+    """What it says whatever the models say, and a token that never counts; `[L + 1]`."""
 
     def limits(self, tokens: Sequence[int], drafted: Sequence[int]) -> list[float]:
         """Takeovers that gates which read the text allow, at each position of a draft and behind it.
@@ -177,7 +179,25 @@ class Seats:
             Token ids `[B]`.
         """
         everyone = torch.arange(len(self.batch), device=self.device)
-        return self.draw(self.drawing.within(logits), everyone, self.positions + ahead)
+        drawn = self.draw(self.drawing.within(logits), everyone, self.positions + ahead)
+        forced = self.forced(1, ahead)
+        return drawn if forced is None else torch.where(forced[:, 0] >= 0, forced[:, 0], drawn)
+
+    def forced(self, width: int, ahead: int = 0) -> Tensor | None:
+        """The next tokens `[B, width]` of answers whose text is given, -1 in others; None without any.
+
+        Args:
+            width: How many.
+            ahead: Positions behind what is decided, where they start.
+        """
+        if not any(seat.forced is not None for seat in self.batch):
+            return None
+        tokens = torch.full((len(self.batch), width), -1, dtype=torch.int64, device=self.device)
+        places = self.positions.unsqueeze(1) + ahead + torch.arange(width, device=self.device)
+        for row, seat in enumerate(self.batch):
+            if seat.forced is not None:
+                tokens[row] = seat.forced[places[row].clamp(max=len(seat.forced) - 1)]
+        return tokens
 
     def draw(self, logits: Tensor, rows: Tensor, positions: Tensor) -> Tensor:
         """Draw one token for each of `N` positions, of any rows of the batch.
@@ -224,6 +244,8 @@ class Seats:
             if any(isinstance(each, BoundaryGate | TurnGate) for each in policy.gates)
             else None,
         )
+        if extra.get(FORCED):
+            seat.forced = torch.tensor([*extra[FORCED], 0], dtype=torch.int64).to(self.device, non_blocking=True)
         rules = Rules.row(policy)
         numbers = [
             *rules,

@@ -18,6 +18,7 @@ from delegate_llm.policy import DelegationPolicy
 __all__ = (
     "ASKED",
     "COLUMNS",
+    "FORCED",
     "KEY",
     "READ",
     "SEED",
@@ -36,6 +37,8 @@ SEED: Final = "delegation_seed"
 """Of the seed that names a sampled text, any integer."""
 TRACED: Final = "delegation_trace"
 """Whether what is decided comes back with every token, in `COLUMNS` columns."""
+FORCED: Final = "delegation_forced"
+"""Of token ids that are said whatever the models say, for a text to be scored."""
 COLUMNS: Final = 4
 """Of a token, before those that the request itself asked for: the token and its log-probability; the base's
 token and the flags; the reasoner's token and the score; the base's entropy."""

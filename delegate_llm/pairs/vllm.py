@@ -1,0 +1,222 @@
+"""`load_pair(backend="vllm")`: two checkpoints to a pair that vLLM carries."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from delegate_llm.errors import LoadError, RequestError
+from delegate_llm.pairs.costs import Costs
+from delegate_llm.pairs.hosted import Hosted, HostedPair
+from delegate_llm.pairs.loading import policy_of, prompters
+from delegate_llm.pairs.prompts import TemplatePrompter
+from delegate_llm.pairs.sources import resolve
+from delegate_llm.pairs.vocabulary import shared_vocabulary
+from delegate_llm.policy import DelegationPolicy
+from delegate_llm.rows import Vocabulary
+from delegate_llm.vllm_plugin.engine import VllmEngine
+from delegate_llm.vllm_plugin.versions import check_version
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ("WORKER", "engine_arguments", "load_vllm_pair", "room_of")
+
+WORKER: Final = "delegate_llm.vllm_plugin.worker.DelegatingWorker"
+AHEAD: Final = 8
+"""Positions that the base drafts unless told otherwise."""
+_ALTERNATIVES: Final = 20
+"""Log-probabilities that a token may come with, as many as OpenAI allows."""
+_MEMORY: Final = 1 << 30
+"""Bytes of keys and values on a CPU, where vLLM would otherwise take most of the machine's."""
+
+
+class _Outline:
+    """A checkpoint without its weights: what the engine does not tell."""
+
+    def __init__(self, source: Any, who: str, revision: str | None, *, trust_remote_code: bool) -> None:
+        if not isinstance(source, str | Path):
+            msg = f"{who}: {source!r:.80} is neither a hub id nor a path; vLLM loads checkpoints itself"
+            raise LoadError(msg)
+        self.name = str(source)
+        self.where, self.folder = resolve(source, who)
+        self.revision = revision
+        common = {"revision": revision, "trust_remote_code": trust_remote_code}
+        try:
+            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.where, **common)
+            self.config = AutoConfig.from_pretrained(self.where, **common)
+            with torch.device("meta"):
+                self.model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                    self.config, trust_remote_code=trust_remote_code
+                )
+        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+            said = (str(error).strip() or repr(error)).splitlines()[0]
+            msg = f"{who}: {self.name!r} cannot be read: {said}"
+            raise LoadError(msg) from error
+        try:
+            self.model.generation_config = GenerationConfig.from_pretrained(self.where, **common)
+        except OSError:  # it has none
+            pass
+
+    @property
+    def rows(self) -> int:
+        return int(self.config.get_text_config(decoder=True).vocab_size)
+
+    @property
+    def context(self) -> int | None:
+        found = getattr(self.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        return found if isinstance(found, int) else None
+
+
+def load_vllm_pair(
+    base: Any,
+    reasoner: Any,
+    *,
+    engine_args: Mapping[str, Any] | None = None,
+    draft: int = AHEAD,
+    dtype: str | None = None,
+    revision: str | None = None,
+    reasoner_revision: str | None = None,
+    trust_remote_code: bool = False,
+    use_safetensors: bool = True,
+    check_vocabulary: bool = True,
+    base_template: str | Path | None = None,
+    reasoner_template: str | Path | None = None,
+    fallback_template: str | Path | None = None,
+    base_template_kwargs: Mapping[str, Any] | None = None,
+    reasoner_template_kwargs: Mapping[str, Any] | None = None,
+    policy: DelegationPolicy | Mapping[str, Any] | str | Path | None = None,
+) -> HostedPair:
+    """Start vLLM with two models as a pair; see `delegate_llm.load_pair`."""
+    check_version()
+    if isinstance(draft, bool) or not isinstance(draft, int) or draft < 1:
+        msg = f"draft: {draft!r} is not an integer of at least 1"
+        raise RequestError(msg)
+    if engine_args is not None and not isinstance(engine_args, Mapping):
+        msg = f"engine_args: {engine_args!r:.80} is not a mapping, such as {{'tensor_parallel_size': 2}}"
+        raise RequestError(msg)
+    low = _Outline(base, "base", revision, trust_remote_code=trust_remote_code)
+    high = _Outline(reasoner, "reasoner", reasoner_revision, trust_remote_code=trust_remote_code)
+    vocabulary = shared_vocabulary(
+        (low.tokenizer, high.tokenizer),
+        (low.model, high.model),
+        rows=min(low.rows, high.rows),
+        check=check_vocabulary,
+    )
+    own = policy_of(policy, high.folder)
+    prompter = TemplatePrompter(
+        *prompters(
+            (low.tokenizer, high.tokenizer),
+            (base_template, reasoner_template),
+            (base_template_kwargs, reasoner_template_kwargs),
+            fallback=fallback_template,
+        ),
+        size=vocabulary.size,
+    )
+    arguments = engine_arguments(
+        low.where,
+        high.where,
+        given=engine_args or {},
+        draft=draft,
+        vocabulary=vocabulary,
+        policy=own,
+        dtype=dtype,
+        revision=revision,
+        reasoner_revision=reasoner_revision,
+        trust_remote_code=trust_remote_code,
+        use_safetensors=use_safetensors,
+    )
+    contexts = [each for each in (low.context, high.context, arguments.get("max_model_len")) if each]
+    arguments.setdefault("max_model_len", min(contexts, default=None))
+    context = room_of(min(contexts), draft) if contexts else None
+    engine = VllmEngine(arguments, ahead=draft)
+    return HostedPair(
+        engine,
+        *(Hosted(each.name, each.rows, context, Costs.of(each.model).charge) for each in (low, high)),
+        vocabulary,
+        prompter,
+        policy=own,
+    )
+
+
+def engine_arguments(
+    base: str,
+    reasoner: str,
+    *,
+    given: Mapping[str, Any],
+    draft: int,
+    vocabulary: Vocabulary | None,
+    policy: DelegationPolicy | None,
+    dtype: str | None = None,
+    revision: str | None = None,
+    reasoner_revision: str | None = None,
+    trust_remote_code: bool = False,
+    use_safetensors: bool = True,
+) -> dict[str, Any]:
+    """What vLLM has to be started with; `given` has the last word where there is a choice.
+
+    Args:
+        base: A folder or hub id.
+        reasoner: Likewise.
+        given: The user's own.
+        draft: Positions that the base drafts.
+        vocabulary: What the two share.
+        policy: Of requests that bring none.
+        dtype: Of the weights and of what is computed; float32 on a CPU by default.
+        revision: Of the base.
+        reasoner_revision: Of the reasoner.
+        trust_remote_code: Whether code that comes with a checkpoint runs.
+        use_safetensors: Whether only such weights are loaded.
+    """
+    from vllm.platforms import current_platform
+
+    from delegate_llm.vllm_plugin.wire import COLUMNS
+
+    # The second model runner is the default where Triton is; this worker knows the first.
+    os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
+    ours = {
+        "model": reasoner,
+        "revision": reasoner_revision,
+        "worker_cls": WORKER,
+        "speculative_config": {
+            "method": "draft_model",
+            "model": base,
+            "revision": revision,
+            "num_speculative_tokens": draft,
+            **dict(given.get("speculative_config") or {}),
+        },
+        "additional_config": {
+            **dict(given.get("additional_config") or {}),
+            "delegation": {
+                "policy": policy.model_dump(mode="json") if policy else None,
+                "size": vocabulary.size if vocabulary else None,
+                "holes": list(vocabulary.holes) if vocabulary else [],
+            },
+        },
+    }
+    chosen: dict[str, Any] = {
+        "max_logprobs": _ALTERNATIVES + COLUMNS,
+        "structured_outputs_config": {"backend": "guidance"},
+        "trust_remote_code": trust_remote_code,
+        "disable_log_stats": True,
+    }
+    if use_safetensors:
+        chosen["load_format"] = "safetensors"
+    if current_platform.is_cpu():
+        chosen |= {"dtype": "float32", "enforce_eager": True}
+        if not ({"gpu_memory_utilization", "kv_cache_memory_bytes"} & given.keys()):
+            chosen["kv_cache_memory_bytes"] = _MEMORY
+    if dtype is not None:
+        chosen["dtype"] = dtype
+    merged = {**chosen, **given, **ours}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def room_of(length: int, draft: int) -> int:
+    """Tokens of prompt and answer that fit: drafts run ahead of them, and are scored behind them."""
+    return length - 2 * draft - 1

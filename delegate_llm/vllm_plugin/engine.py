@@ -1,0 +1,190 @@
+"""vLLM in the background of this process: answers go in from any thread, decisions come out as they fall.
+
+vLLM's asynchronous engine wants one event loop. It runs in a thread of its own here; the models run in
+vLLM's own processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Final
+
+from delegate_llm.errors import EngineError, LoadError, RequestError
+from delegate_llm.gates import BoundaryGate, TurnGate
+from delegate_llm.vllm_plugin.wire import COLUMNS, FORCED, KEY, SEED, TRACED, Told, to_wire, told
+
+if TYPE_CHECKING:
+    from delegate_llm.pairs.hosted import Answer
+
+__all__ = ("VllmEngine",)
+
+logger = logging.getLogger(__name__)
+
+_names: Final = itertools.count()
+
+
+class VllmEngine:
+    """An engine that delegates. It starts when it is made, and again after it has died."""
+
+    def __init__(self, arguments: Mapping[str, Any], *, ahead: int) -> None:
+        """Start.
+
+        Args:
+            arguments: Of vLLM's `AsyncEngineArgs`.
+            ahead: Positions that the base drafts.
+
+        Raises:
+            LoadError: If vLLM does not take them, or cannot load the models.
+        """
+        self.ahead = ahead
+        self._arguments = dict(arguments)
+        self._starting = threading.Lock()
+        self._loop = asyncio.new_event_loop()
+        self._engine: Any = None
+        thread = threading.Thread(target=_run, args=(self._loop,), name="delegate-llm-vllm", daemon=True)
+        thread.start()
+        self._closed = weakref.finalize(self, _stop, self._loop, held := {})
+        self._held: dict[str, Any] = held  # the engine, where the finalizer finds it
+        try:
+            self._living()
+        except BaseException:
+            self._closed()
+            raise
+
+    def write(self, answer: Answer, tell: Callable[[list[Told]], bool]) -> Future[None]:
+        """Begin an answer; see `delegate_llm.pairs.hosted.Engine`.
+
+        Raises:
+            PolicyError: If a gate is a plain callable, which no other process can be told.
+            EngineError: If the engine is closed.
+        """
+        engine, sampling = self._living(), self._sampling(answer)
+        return asyncio.run_coroutine_threadsafe(_write(engine, answer, sampling, tell), self._loop)
+
+    def close(self) -> None:
+        """Stop the models and free their memory; calls that are under way end with an error."""
+        self._closed()
+
+    def _living(self) -> Any:
+        """The engine; a new one if the last has died."""
+        if not self._closed.alive:
+            msg = "the vLLM engine of this pair is closed; load the pair again"
+            raise EngineError(msg)
+        with self._starting:
+            engine = self._held.get("engine")
+            if engine is not None and not engine.errored:
+                return engine
+            if engine is not None:
+                logger.warning("the vLLM engine has died and is started again")
+                self._loop.call_soon_threadsafe(_shut, engine)
+            started = asyncio.run_coroutine_threadsafe(_start(self._arguments), self._loop).result()
+            self._held["engine"] = started
+            return started
+
+    def _sampling(self, answer: Answer) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+        request = answer.request
+        reads = [each for each in answer.policy.gates if isinstance(each, BoundaryGate | TurnGate)]
+        engine = self._held["engine"]
+        if reads and engine.vllm_config.scheduler_config.async_scheduling:
+            msg = (
+                f"policy: the gate {reads[0].kind!r} reads the text, which vLLM does not know in time when it "
+                "schedules ahead; load the pair with engine_args={'async_scheduling': False}"
+            )
+            raise RequestError(msg)
+        extra = {KEY: to_wire(answer.policy), SEED: answer.seed, TRACED: 1}
+        if answer.forced is not None:
+            extra[FORCED] = answer.forced
+        return SamplingParams(
+            temperature=request.sampling.temperature,
+            top_p=request.sampling.top_p,
+            top_k=request.sampling.top_k or -1,
+            max_tokens=answer.room,
+            stop_token_ids=[] if request.ignore_eos else list(answer.eos),
+            ignore_eos=request.ignore_eos,
+            logprobs=COLUMNS - 1 + (request.logprobs or 0),
+            flat_logprobs=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+            structured_outputs=None
+            if answer.grammar is None
+            else StructuredOutputsParams(grammar=answer.grammar),
+            extra_args=extra,
+        )
+
+
+async def _start(arguments: Mapping[str, Any]) -> Any:
+    from vllm import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    try:
+        return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+    except TypeError as error:
+        msg = f"engine_args: vLLM does not take them: {error}"
+        raise LoadError(msg) from error
+    except Exception as error:  # what a checkpoint, a device or a setting does to vLLM has no common type
+        said = (str(error).strip() or repr(error)).splitlines()[0]
+        msg = f"vLLM cannot start with these models and engine_args: {said}"
+        raise LoadError(msg) from error
+
+
+async def _write(engine: Any, answer: Answer, sampling: Any, tell: Callable[[list[Told]], bool]) -> None:
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    name = f"delegate-llm-{next(_names)}"
+    stream = engine.generate({"prompt_token_ids": answer.prompt}, sampling, name)
+    try:
+        async with contextlib.aclosing(stream) as outputs:
+            async for output in outputs:
+                if not tell(_told(output.outputs[0])):
+                    break
+    except EngineDeadError as error:
+        msg = "the vLLM engine has died while it wrote this answer; the next call starts it again"
+        raise EngineError(msg) from error
+    except ValueError as error:
+        msg = f"vLLM does not take this request: {error}"
+        raise RequestError(msg) from error
+
+
+def _told(output: Any) -> list[Told]:
+    flat = output.logprobs
+    if flat is None:
+        return []
+    return [
+        told(flat.token_ids[start:end], flat.logprobs[start:end])
+        for start, end in zip(flat.start_indices, flat.end_indices, strict=True)
+    ]
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_forever()
+
+
+def _shut(engine: Any) -> None:
+    with contextlib.suppress(Exception):  # whatever is left of it is going anyway
+        engine.shutdown()
+
+
+def _stop(loop: asyncio.AbstractEventLoop, held: dict[str, Any]) -> None:
+    """Stop the engine and its loop; at the end of the process too, so that no process of vLLM's stays."""
+    engine = held.pop("engine", None)
+    if engine is not None:
+        done = threading.Event()
+
+        def shut() -> None:
+            _shut(engine)
+            done.set()
+
+        loop.call_soon_threadsafe(shut)
+        done.wait(30)
+    loop.call_soon_threadsafe(loop.stop)
