@@ -60,7 +60,7 @@ def load_pair(base: Any, reasoner: Any, *, backend: str = "transformers", **opti
             `model_kwargs`; models only by name or path), and:
 
             - `engine_args`: of vLLM's engine, such as `{"tensor_parallel_size": 2}`.
-            - `draft`: tokens that the base drafts before the reasoner reads them; 8 by default.
+            - `ahead`: tokens that the base drafts before the reasoner reads them; 8 by default.
 
     Returns:
         The pair, checked: same token mapping, vocabulary rows, caches, chat templates.

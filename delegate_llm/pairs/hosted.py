@@ -11,8 +11,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeVar
 
 import torch
 
@@ -28,15 +28,16 @@ from delegate_llm.scoring import Facts, judged
 from delegate_llm.trace import Generation, Trace
 from delegate_llm.vllm_plugin.wire import Told
 
-__all__ = ("Answer", "Engine", "Hosted", "HostedPair")
+__all__ = ("Answer", "Engine", "Hosted", "HostedPair", "Telling", "following", "wait")
 
+_Some = TypeVar("_Some")
 _MOMENT: Final = 0.02
 """Seconds between looks at whether a caller has had enough."""
 _EVERYWHERE: Final = DelegationPolicy(divergence="random", threshold=0.0)
 """A policy under which the reasoner writes every token: no draw of the lot is 0."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hosted:
     """What is known of a model that runs elsewhere; a `Reader` that cannot be read from here."""
 
@@ -93,13 +94,88 @@ class Engine(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Job:
-    """A row, and what it cost."""
+class Telling:
+    """An answer on its way: what was decided goes in, pieces of text and at last the answer come out."""
 
-    row: Row
-    base: Meter = field(default_factory=Meter)
-    reasoner: Meter = field(default_factory=Meter)
+    def __init__(self, row: Row, models: tuple[Hosted, Hosted], ahead: int, writer: Who | None) -> None:
+        """Start with nothing decided.
+
+        Args:
+            row: Of the answer.
+            models: The base and the reasoner.
+            ahead: Positions that the base drafts.
+            writer: Who writes alone, if one of the two does.
+        """
+        self.row = row
+        self._models = models
+        self._ahead = ahead
+        self._writer = writer
+        self._meters = Meter(), Meter()
+        self._shown = self._told = 0
+
+    def hear(self, told: Sequence[Told]) -> bool:
+        """Add what was decided; False once the answer has ended.
+
+        Raises:
+            NumericsError: If a model returned NaN.
+        """
+        row, alone = self.row, self._writer is not None
+        for each in told:
+            if row.reason is not None:
+                break
+            self._charge(each)
+            _check(each, len(row.tokens))
+            likelihood = None if row.request.logprobs is None else Likelihood(each.logprob, each.top)
+            row.take(
+                each.token,
+                asked=each.asked and not alone,
+                takeover=each.takeover and not alone,
+                score=None if alone else each.score,
+                entropy=each.entropy,
+                base=each.token if alone else each.base_token,
+                reasoner=None if alone else each.reasoner_token,
+                likelihood=likelihood,
+            )
+        return row.reason is None
+
+    def piece(self) -> Piece | None:
+        """Text that is whole now and was not told; None if there is none."""
+        safe = self.row.text.safe()
+        return self._piece(safe) if safe > self._shown else None
+
+    def rest(self) -> Piece | None:
+        """What `piece` has held back, at the end."""
+        if self._shown < len(self.row.text.text) or self._told < len(self.row.decisions):
+            return self._piece(len(self.row.text.text))
+        return None
+
+    def finished(self) -> Generation:
+        """The answer."""
+        if self.row.reason is None:  # the engine ended it: at the end of its context
+            self.row.reason = "length"
+            self.row.text.finish()
+        meters = self._meters
+        return generation_of(self.row, *(reversed(meters) if self._writer == "reasoner" else meters))
+
+    def _piece(self, end: int) -> Piece:
+        piece = piece_of(self.row, self._shown, end, self._told)
+        self._shown, self._told = end, len(self.row.decisions)
+        return piece
+
+    def _charge(self, told: Told) -> None:
+        """Book the forwards that began with a token: the base's draft before it, and one of the reasoner."""
+        if not told.step:
+            return
+        row, (base, reasoner), (drafting, reading) = self.row, self._models, self._meters
+        seen, fresh = len(row.base_prompt) + len(row.tokens), not row.tokens
+        if self._writer != "reasoner":  # else what it spares is the engine's affair
+            if fresh:
+                base.cost(drafting, 0, seen, 1)
+            else:
+                for at in range(self._ahead + 1):
+                    base.cost(drafting, seen + at, 1, 1)
+        if told.read and self._writer != "base":
+            reasoner.cost(reading, *((0, seen, 1) if fresh else (seen, told.read, told.read)))
 
 
 class HostedPair(Pair):
@@ -175,9 +251,9 @@ class HostedPair(Pair):
 
         # The reasoner is consulted everywhere and never heard.
         listening = DelegationPolicy(divergence=request.policy.divergence, threshold=_NEVER)
-        answer = self._answer(row, listening)
+        answer = self.answer(row, listening)
         answer.forced = ids
-        _wait([self.engine.write(answer, tell)], None)
+        wait([self.engine.write(answer, tell)], None)
         return judged(ids, facts, self.vocabulary, request.policy)
 
     def _guide(self, grammar: Grammar | None, rendered: Rendered) -> Guide | None:
@@ -201,7 +277,8 @@ class HostedPair(Pair):
             row.form = self.vocabulary.grammars.text(request.grammar, thinking=rendered.thinking)
         return row
 
-    def _answer(self, row: Row, policy: DelegationPolicy | None = None) -> Answer:
+    def answer(self, row: Row, policy: DelegationPolicy | None = None) -> Answer:
+        """What the engine is to write for a row, by its own policy or another."""
         if policy is None:
             policy = _EVERYWHERE if self._writer == "reasoner" else row.request.policy
         return Answer(
@@ -214,102 +291,52 @@ class HostedPair(Pair):
             grammar=row.form,
         )
 
+    def telling(self, row: Row) -> Telling:
+        """For an answer that begins."""
+        models: Any = self.base, self.reasoner
+        return Telling(row, models, self.engine.ahead, self._writer)
+
     def _run(self, rows: list[Row], on_step: OnStep | None) -> list[Generation]:
-        jobs = [_Job(row) for row in rows]
         if on_step is not None:
             on_step()
-        _wait([self.engine.write(self._answer(job.row), self._teller(job)) for job in jobs], on_step)
-        return [self._finished(job) for job in jobs]
+        telling = [self.telling(row) for row in rows]
+        wait([self.engine.write(self.answer(each.row), each.hear) for each in telling], on_step)
+        return [each.finished() for each in telling]
 
     def _pieces(self, row: Row, on_step: OnStep | None) -> Iterator[Piece | Generation]:
         if on_step is not None:
             on_step()
-        job, heard = _Job(row), queue.SimpleQueue[list[Told] | None]()
-        tell = self._teller(job)
+        telling, heard = self.telling(row), queue.SimpleQueue[list[Told] | None]()
         over = threading.Event()
 
         def put(told: list[Told]) -> bool:
             heard.put(told)
             return not over.is_set()
 
-        future = self.engine.write(self._answer(row), put)
+        future = self.engine.write(self.answer(row), put)
         future.add_done_callback(lambda _: heard.put(None))
-        shown = told = 0
         try:
-            while (some := _next(heard, on_step)) is not None:
-                going = tell(some)
-                safe = row.text.safe()
-                if safe > shown:
-                    yield piece_of(row, shown, safe, told)
-                    shown, told = safe, len(row.decisions)
+            while (told := following(heard, on_step)) is not None:
+                going = telling.hear(told)
+                if (piece := telling.piece()) is not None:
+                    yield piece
                 if not going:
                     break
+            else:
+                future.result()
         finally:
             over.set()
             future.cancel()
-        if row.reason is None:
-            future.result()
-        if shown < len(row.text.text) or told < len(row.decisions):
-            yield piece_of(row, shown, len(row.text.text), told)
-        yield self._finished(job)
-
-    def _teller(self, job: _Job) -> Callable[[list[Told]], bool]:
-        """Adds to a row what was decided; False once it has ended."""
-        row, alone = job.row, self._writer is not None
-
-        def tell(told: list[Told]) -> bool:
-            for each in told:
-                if row.reason is not None:
-                    break
-                self._charge(job, each)
-                _check(each, len(row.tokens))
-                likelihood = None
-                if row.request.logprobs is not None:
-                    likelihood = Likelihood(each.logprob, each.top)
-                row.take(
-                    each.token,
-                    asked=each.asked and not alone,
-                    takeover=each.takeover and not alone,
-                    score=None if alone else each.score,
-                    entropy=each.entropy,
-                    base=each.token if alone else each.base_token,
-                    reasoner=None if alone else each.reasoner_token,
-                    likelihood=likelihood,
-                )
-            return row.reason is None
-
-        return tell
-
-    def _charge(self, job: _Job, told: Told) -> None:
-        """Book the forwards that began with a token: one of the reasoner, and the base's draft before it."""
-        if not told.read:
-            return
-        seen, fresh = len(job.row.base_prompt) + len(job.row.tokens), not job.row.tokens
-        base, reasoner = self.base, self.reasoner
-        assert isinstance(base, Hosted)
-        assert isinstance(reasoner, Hosted)
-        if fresh:
-            base.cost(job.base, 0, seen, 1)
-            reasoner.cost(job.reasoner, 0, seen, 1)
-            return
-        for at in range(self.engine.ahead + 1):
-            base.cost(job.base, seen + at, 1, 1)
-        if self._writer != "base":
-            reasoner.cost(job.reasoner, seen, told.read, told.read)
-
-    def _finished(self, job: _Job) -> Generation:
-        if job.row.reason is None:  # the engine ended it: at the end of its context
-            job.row.reason = "length"
-            job.row.text.finish()
-        alone = self._writer == "reasoner"
-        return generation_of(job.row, *((job.reasoner, Meter()) if alone else (job.base, job.reasoner)))
+        if (piece := telling.rest()) is not None:
+            yield piece
+        yield telling.finished()
 
 
 _NEVER: Final = torch.finfo(torch.float64).max
 
 
 def _check(told: Told, position: int) -> None:
-    if told.entropy != told.entropy or (told.score is not None and told.score != told.score):  # noqa: PLR0124
+    if told.entropy != told.entropy or (told.score is not None and told.score != told.score):
         msg = (
             f"a model returned logits from which no token can be drawn (nan) at position {position}. "
             "Check the weights, or load them in another dtype (float32 or bfloat16)"
@@ -317,7 +344,7 @@ def _check(told: Told, position: int) -> None:
         raise NumericsError(msg)
 
 
-def _wait(futures: Sequence[Future[None]], on_step: OnStep | None) -> None:
+def wait(futures: Sequence[Future[None]], on_step: OnStep | None) -> None:
     """Wait for all; what one of them or the caller raises ends the others."""
     try:
         for future in futures:
@@ -334,8 +361,8 @@ def _wait(futures: Sequence[Future[None]], on_step: OnStep | None) -> None:
             future.cancel()
 
 
-def _next(heard: queue.SimpleQueue[list[Told] | None], on_step: OnStep | None) -> list[Told] | None:
-    """What was decided next; None at the end."""
+def following(heard: queue.SimpleQueue[_Some], on_step: OnStep | None) -> _Some:
+    """What comes next."""
     while True:
         try:
             some = heard.get(timeout=None if on_step is None else _MOMENT)

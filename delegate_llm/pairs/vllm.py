@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +34,7 @@ _ALTERNATIVES: Final = 20
 """Log-probabilities that a token may come with, as many as OpenAI allows."""
 _MEMORY: Final = 1 << 30
 """Bytes of keys and values on a CPU, where vLLM would otherwise take most of the machine's."""
+_PARALLEL: Final = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 
 
 class _Outline:
@@ -58,10 +59,8 @@ class _Outline:
             said = (str(error).strip() or repr(error)).splitlines()[0]
             msg = f"{who}: {self.name!r} cannot be read: {said}"
             raise LoadError(msg) from error
-        try:
+        with suppress(OSError):  # it has none
             self.model.generation_config = GenerationConfig.from_pretrained(self.where, **common)
-        except OSError:  # it has none
-            pass
 
     @property
     def rows(self) -> int:
@@ -78,7 +77,7 @@ def load_vllm_pair(
     reasoner: Any,
     *,
     engine_args: Mapping[str, Any] | None = None,
-    draft: int = AHEAD,
+    ahead: int = AHEAD,
     dtype: str | None = None,
     revision: str | None = None,
     reasoner_revision: str | None = None,
@@ -94,8 +93,8 @@ def load_vllm_pair(
 ) -> HostedPair:
     """Start vLLM with two models as a pair; see `delegate_llm.load_pair`."""
     check_version()
-    if isinstance(draft, bool) or not isinstance(draft, int) or draft < 1:
-        msg = f"draft: {draft!r} is not an integer of at least 1"
+    if isinstance(ahead, bool) or not isinstance(ahead, int) or ahead < 1:
+        msg = f"ahead: {ahead!r} is not an integer of at least 1"
         raise RequestError(msg)
     if engine_args is not None and not isinstance(engine_args, Mapping):
         msg = f"engine_args: {engine_args!r:.80} is not a mapping, such as {{'tensor_parallel_size': 2}}"
@@ -122,7 +121,7 @@ def load_vllm_pair(
         low.where,
         high.where,
         given=engine_args or {},
-        draft=draft,
+        ahead=ahead,
         vocabulary=vocabulary,
         policy=own,
         dtype=dtype,
@@ -133,11 +132,13 @@ def load_vllm_pair(
     )
     contexts = [each for each in (low.context, high.context, arguments.get("max_model_len")) if each]
     arguments.setdefault("max_model_len", min(contexts, default=None))
-    context = room_of(min(contexts), draft) if contexts else None
-    engine = VllmEngine(arguments, ahead=draft)
+    context = room_of(min(contexts), ahead) if contexts else None
+    engine = VllmEngine(arguments, ahead=ahead)
+    models = [Hosted(each.name, each.rows, context, Costs.of(each.model).charge) for each in (low, high)]
     return HostedPair(
         engine,
-        *(Hosted(each.name, each.rows, context, Costs.of(each.model).charge) for each in (low, high)),
+        models[0],
+        models[1],
         vocabulary,
         prompter,
         policy=own,
@@ -149,7 +150,7 @@ def engine_arguments(
     reasoner: str,
     *,
     given: Mapping[str, Any],
-    draft: int,
+    ahead: int,
     vocabulary: Vocabulary | None,
     policy: DelegationPolicy | None,
     dtype: str | None = None,
@@ -164,7 +165,7 @@ def engine_arguments(
         base: A folder or hub id.
         reasoner: Likewise.
         given: The user's own.
-        draft: Positions that the base drafts.
+        ahead: Positions that the base drafts.
         vocabulary: What the two share.
         policy: Of requests that bring none.
         dtype: Of the weights and of what is computed; float32 on a CPU by default.
@@ -177,8 +178,6 @@ def engine_arguments(
 
     from delegate_llm.vllm_plugin.wire import COLUMNS
 
-    # The second model runner is the default where Triton is; this worker knows the first.
-    os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
     ours = {
         "model": reasoner,
         "revision": reasoner_revision,
@@ -187,7 +186,7 @@ def engine_arguments(
             "method": "draft_model",
             "model": base,
             "revision": revision,
-            "num_speculative_tokens": draft,
+            "num_speculative_tokens": ahead,
             **dict(given.get("speculative_config") or {}),
         },
         "additional_config": {
@@ -209,6 +208,8 @@ def engine_arguments(
         chosen["load_format"] = "safetensors"
     if current_platform.is_cpu():
         chosen |= {"dtype": "float32", "enforce_eager": True}
+        if not any(given.get(each, 1) > 1 for each in _PARALLEL):
+            chosen["distributed_executor_backend"] = "uni"  # one process less to wait for
         if not ({"gpu_memory_utilization", "kv_cache_memory_bytes"} & given.keys()):
             chosen["kv_cache_memory_bytes"] = _MEMORY
     if dtype is not None:
@@ -217,6 +218,6 @@ def engine_arguments(
     return {name: value for name, value in merged.items() if value is not None}
 
 
-def room_of(length: int, draft: int) -> int:
+def room_of(length: int, ahead: int) -> int:
     """Tokens of prompt and answer that fit: drafts run ahead of them, and are scored behind them."""
-    return length - 2 * draft - 1
+    return length - 2 * ahead - 1

@@ -86,7 +86,7 @@ class Block:
     """
 
     exists: Tensor
-    """Whether there is such a position; a prefix of each row, empty for answers that are not at a word yet."""
+    """Whether there is such a position; a prefix of each row, empty for answers not at a word yet."""
     draft: Tensor
     """The drafted token, that what follows was computed with; `NOTHING` at a row's last position."""
     base: Tensor
@@ -140,7 +140,8 @@ def judge(rules: Rules, standings: Standings, block: Block) -> tuple[Verdicts, S
             opens = opens & (spent < block.limit[:, at])
         bar = rules.threshold
         if scores.shape[1]:
-            bar = torch.maximum(bar, torch.where(spiky, rules.spike * _recent(scores, seen, rules.window), bar))
+            spike = rules.spike * _recent(scores, seen, rules.window)
+            bar = torch.where(spiky, torch.maximum(bar, spike), bar)
         can_spend = torch.minimum(level, room) >= WHOLE
         takeover = opens & (block.score[:, at] > bar) & can_spend
         asks = torch.where(base_only, takeover, opens)

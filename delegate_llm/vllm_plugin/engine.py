@@ -10,20 +10,33 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final
 
 from delegate_llm.errors import EngineError, LoadError, RequestError
 from delegate_llm.gates import BoundaryGate, TurnGate
-from delegate_llm.vllm_plugin.wire import COLUMNS, FORCED, KEY, SEED, TRACED, Told, to_wire, told
+from delegate_llm.vllm_plugin.wire import (
+    COLUMNS,
+    FORCED,
+    IDLE,
+    KEY,
+    SALT,
+    SEED,
+    TRACED,
+    Told,
+    is_silent,
+    to_wire,
+    told,
+)
 
 if TYPE_CHECKING:
     from delegate_llm.pairs.hosted import Answer
 
-__all__ = ("VllmEngine",)
+__all__ = ("VllmEngine", "environment")
 
 logger = logging.getLogger(__name__)
 
@@ -47,11 +60,10 @@ class VllmEngine:
         self._arguments = dict(arguments)
         self._starting = threading.Lock()
         self._loop = asyncio.new_event_loop()
-        self._engine: Any = None
+        self._held: dict[str, Any] = {}  # the engine, where the finalizer finds it
         thread = threading.Thread(target=_run, args=(self._loop,), name="delegate-llm-vllm", daemon=True)
         thread.start()
-        self._closed = weakref.finalize(self, _stop, self._loop, held := {})
-        self._held: dict[str, Any] = held  # the engine, where the finalizer finds it
+        self._closed = weakref.finalize(self, _stop, self._loop, self._held)
         try:
             self._living()
         except BaseException:
@@ -97,13 +109,15 @@ class VllmEngine:
         engine = self._held["engine"]
         if reads and engine.vllm_config.scheduler_config.async_scheduling:
             msg = (
-                f"policy: the gate {reads[0].kind!r} reads the text, which vLLM does not know in time when it "
-                "schedules ahead; load the pair with engine_args={'async_scheduling': False}"
+                f"policy: the gate {reads[0].kind!r} reads the text, which vLLM does not know in time when "
+                "it schedules ahead; load the pair with engine_args={'async_scheduling': False}"
             )
             raise RequestError(msg)
         extra = {KEY: to_wire(answer.policy), SEED: answer.seed, TRACED: 1}
         if answer.forced is not None:
             extra[FORCED] = answer.forced
+        elif is_silent(answer.policy):
+            extra[IDLE] = 1
         return SamplingParams(
             temperature=request.sampling.temperature,
             top_p=request.sampling.top_p,
@@ -127,7 +141,8 @@ async def _start(arguments: Mapping[str, Any]) -> Any:
     from vllm.v1.engine.async_llm import AsyncLLM
 
     try:
-        return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+        with environment():
+            return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
     except TypeError as error:
         msg = f"engine_args: vLLM does not take them: {error}"
         raise LoadError(msg) from error
@@ -141,7 +156,10 @@ async def _write(engine: Any, answer: Answer, sampling: Any, tell: Callable[[lis
     from vllm.v1.engine.exceptions import EngineDeadError
 
     name = f"delegate-llm-{next(_names)}"
-    stream = engine.generate({"prompt_token_ids": answer.prompt}, sampling, name)
+    prompt: dict[str, Any] = {"prompt_token_ids": answer.prompt}
+    if IDLE in sampling.extra_args:
+        prompt["cache_salt"] = SALT
+    stream = engine.generate(prompt, sampling, name)
     try:
         async with contextlib.aclosing(stream) as outputs:
             async for output in outputs:
@@ -165,9 +183,37 @@ def _told(output: Any) -> list[Told]:
     ]
 
 
+@contextlib.contextmanager
+def environment() -> Iterator[None]:
+    """What vLLM reads from the environment when it starts, set for that long."""
+    ours = {
+        # The second model runner is the default where Triton is; the worker knows the first.
+        "VLLM_USE_V2_MODEL_RUNNER": "0",
+        # On a CPU it lets the worker share the engine's process, when the executor is "uni".
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
+    }
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
-    loop.run_forever()
+    try:
+        loop.run_forever()
+    finally:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
 
 
 def _shut(engine: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import torch
@@ -83,20 +84,23 @@ def hear(
         )
     if len(parts) == 1:
         return parts[0]
-    columns = list(zip(*parts, strict=True))
-    tops = columns.pop()
-    joined = None
-    if tops[0] is not None:
-        joined = Top(
-            *(
-                tuple(torch.cat([getattr(each, who)[half] for each in tops]) for half in (0, 1))
-                for who in Top._fields
-            )
-        )
-    return Heard(*(torch.cat(each) for each in columns), joined)
+    base_token, reasoner_token, score, unsure, base_logprob, reasoner_logprob = (
+        torch.cat(each) for each in list(zip(*parts, strict=True))[:-1]
+    )
+    tops = [each.top for each in parts if each.top is not None]
+    best = (
+        Top(_joined([each.base for each in tops]), _joined([each.reasoner for each in tops]))
+        if tops
+        else None
+    )
+    return Heard(base_token, reasoner_token, score, unsure, base_logprob, reasoner_logprob, best)
 
 
-def _hear(
+def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    return torch.cat([each[0] for each in parts]), torch.cat([each[1] for each in parts])
+
+
+def _hear(  # noqa: PLR0917 - as `hear`
     seats: Seats,
     base: Tensor,
     reasoner: Tensor,

@@ -105,7 +105,9 @@ class DelegatingProposer(DraftModelProposer):  # type: ignore[misc]
         was written to nobody's.
         """
         table = self.runner.input_batch.block_table[self.kv_cache_gid]
-        held = torch.from_numpy(table.num_blocks_per_row[:count].copy()).to(self.device, non_blocking=True)
-        return (self.positions[:count] // self.block_size < held) & (
-            self.positions[:count] < self.max_model_len
+        held: Tensor = torch.from_numpy(table.num_blocks_per_row[:count].copy()).to(
+            self.device, non_blocking=True
         )
+        at: Tensor = self.positions[:count]
+        fits: Tensor = (at // self.block_size < held) & (at < self.max_model_len)
+        return fits

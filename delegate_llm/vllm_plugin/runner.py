@@ -14,7 +14,7 @@ from delegate_llm.vllm_plugin.acceptance import NOTHING, Block, Verdicts, judge
 from delegate_llm.vllm_plugin.hearing import Heard, hear
 from delegate_llm.vllm_plugin.proposer import DelegatingProposer
 from delegate_llm.vllm_plugin.seats import Seats
-from delegate_llm.vllm_plugin.wire import ASKED, COLUMNS, READ, STRIDE, TAKEOVER
+from delegate_llm.vllm_plugin.wire import ASKED, COLUMNS, RAN, STEP, STRIDE, TAKEOVER
 
 __all__ = ("DelegatingRunner",)
 
@@ -61,6 +61,7 @@ class DelegatingRunner:
     _step: Any
     _masked: bool
     _draft: _Draft | None
+    _can_idle: bool
 
     def adopt(self, seats: Seats) -> None:
         """Start delegating; the runner is vLLM's own until then.
@@ -71,10 +72,33 @@ class DelegatingRunner:
         self.seats = seats
         self._step = self._draft = None
         self._masked = False
+        parallel, model = self.parallel_config, self.model_config  # type: ignore[attr-defined]
+        # Where workers wait for each other in the middle of a forward, none may leave it out.
+        self._can_idle = (
+            parallel.pipeline_parallel_size == 1
+            and not (parallel.data_parallel_size > 1 and model.is_moe)
+            and not self.supports_mm_inputs  # type: ignore[attr-defined]
+        )
 
     def _update_states(self, scheduler_output: Any) -> Any:
         self.seats.leave(scheduler_output.finished_req_ids)
         return super()._update_states(scheduler_output)  # type: ignore[misc]
+
+    def _model_forward(self, input_ids: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As vLLM's, unless nobody in the batch will ever listen to the reasoner: then it does not run."""
+        if not self._is_idle():
+            return super()._model_forward(input_ids, *args, **kwargs)  # type: ignore[misc]
+        config = self.model_config  # type: ignore[attr-defined]
+        size = (len(input_ids), config.get_hidden_size())
+        return torch.zeros(size, dtype=config.dtype, device=self.device)  # type: ignore[attr-defined]
+
+    def _is_idle(self) -> bool:
+        batch = self.input_batch  # type: ignore[attr-defined]
+        names = batch.req_ids[: batch.num_reqs]
+        if not names or not self._can_idle:
+            return False
+        self.seats.arrange(names, self.requests)  # type: ignore[attr-defined]
+        return all(seat.idle for seat in self.seats.batch)
 
     def sample_tokens(self, grammar_output: Any) -> Any:
         """As vLLM's; keeps what `_sample` has to know of the step."""
@@ -91,7 +115,8 @@ class DelegatingRunner:
         drafted = super().propose_draft_token_ids(*args, **kwargs)  # type: ignore[misc]
         reading = self.discard_request_mask.np[: batch.num_reqs]  # type: ignore[attr-defined]
         rows = {name: at for at, name in enumerate(batch.req_ids) if not reading[at]}
-        assert drafter.said is not None and drafter.whole is not None
+        assert drafter.said is not None
+        assert drafter.whole is not None
         self._draft = _Draft(drafter.said, drafter.whole, rows)
         drafter.said = drafter.whole = None
         return drafted
@@ -194,8 +219,9 @@ class DelegatingRunner:
             self._get_positions(count),  # type: ignore[attr-defined]
             step.spec_decode_common_attn_metadata,
         )
-        ends = self.query_start_loc.np[1 : len(layout.counts) + 1] - 1 - np.asarray(layout.counts)  # type: ignore[attr-defined]
-        logits: Tensor = drafter.model.compute_logits(hidden[_on(ends[fresh].astype(np.int64), hidden.device)])
+        starts = self.query_start_loc.np[1 : len(layout.counts) + 1]  # type: ignore[attr-defined]
+        ends = (starts - 1 - np.asarray(layout.counts))[fresh].astype(np.int64)
+        logits: Tensor = drafter.model.compute_logits(hidden[_on(ends, hidden.device)])
         return logits
 
     def _limits(self, names: list[str], layout: _Layout) -> Tensor | None:
@@ -221,7 +247,7 @@ class DelegatingRunner:
         """Columns that any request of the batch wants."""
         return 1 + (self.input_batch.sampling_metadata.max_num_logprobs or 0)  # type: ignore[attr-defined]
 
-    def _columns(
+    def _columns(  # noqa: PLR0917 - all of a step
         self,
         heard: Heard,
         verdicts: Verdicts,
@@ -247,8 +273,9 @@ class DelegatingRunner:
         chosen = torch.where(takeover, flat(heard.reasoner_logprob), flat(heard.base_logprob))
         sizes = _on(np.asarray(counts) + 1, token.device)
         first = torch.arange(verdicts.token.shape[1], device=token.device) == 0
-        read = torch.where(first, sizes.unsqueeze(1), 0)
-        flags = verdicts.asked.flatten() * ASKED + takeover * TAKEOVER + read.flatten() * READ
+        ran = 0 if self._is_idle() else RAN
+        steps = torch.where(first, (sizes * STEP + ran).unsqueeze(1), 0)
+        flags = verdicts.asked.flatten() * ASKED + takeover * TAKEOVER + steps.flatten()
         score = block.score.flatten().masked_fill(~verdicts.opens.flatten(), torch.nan)
         wide = COLUMNS + (0 if heard.top is None else heard.top.base[0].shape[1])
         ids = token.new_zeros((size, wide))

@@ -21,7 +21,7 @@ from delegate_llm.policy import DelegationPolicy
 from delegate_llm.sampling import as_int64, gumbel_noise
 from delegate_llm.text import AnswerText
 from delegate_llm.vllm_plugin.acceptance import Rules, Standings
-from delegate_llm.vllm_plugin.wire import FORCED, SEED, TRACED, policy_of
+from delegate_llm.vllm_plugin.wire import FORCED, IDLE, SEED, TRACED, is_silent, policy_of
 
 __all__ = ("Drawing", "Seat", "Seats")
 
@@ -46,6 +46,8 @@ class Seat:
     """Whether it draws from a part of the vocabulary."""
     traced: bool
     """Whether it wants to be told what was decided."""
+    idle: bool
+    """Whether the reasoner need not even read along: it is never heard, and nobody shares its cache."""
     text: AnswerText | None
     """What it says so far, if a gate reads it."""
     read: int = 0
@@ -150,7 +152,8 @@ class Seats:
     def standings(self) -> Standings:
         """Of the batch."""
         numbers = self._numbers[self.at, _RULES : _RULES + _STANDING].unbind(1)
-        return Standings(*numbers, self._scores[self.at])
+        level, spent, asked, position, seen = numbers
+        return Standings(level, spent, asked, position, seen, self._scores[self.at])
 
     @standings.setter
     def standings(self, after: Standings) -> None:
@@ -240,12 +243,15 @@ class Seats:
             sampled=sampling.temperature >= _COLD,
             narrowed=sampling.top_p < 1 or sampling.top_k > 0,
             traced=bool(extra.get(TRACED)),
+            idle=bool(extra.get(IDLE)) and is_silent(policy) and not extra.get(FORCED),
             text=AnswerText(self.decode(), ())
             if any(isinstance(each, BoundaryGate | TurnGate) for each in policy.gates)
             else None,
         )
         if extra.get(FORCED):
-            seat.forced = torch.tensor([*extra[FORCED], 0], dtype=torch.int64).to(self.device, non_blocking=True)
+            seat.forced = torch.tensor([*extra[FORCED], 0], dtype=torch.int64).to(
+                self.device, non_blocking=True
+            )
         rules = Rules.row(policy)
         numbers = [
             *rules,

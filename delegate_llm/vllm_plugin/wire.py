@@ -13,19 +13,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from delegate_llm.errors import PolicyError
-from delegate_llm.policy import DelegationPolicy
+from delegate_llm.policy import DelegationPolicy, Referee
 
 __all__ = (
     "ASKED",
     "COLUMNS",
     "FORCED",
+    "IDLE",
     "KEY",
-    "READ",
+    "RAN",
+    "SALT",
     "SEED",
+    "STEP",
     "STRIDE",
     "TAKEOVER",
     "TRACED",
     "Told",
+    "is_silent",
     "policy_of",
     "to_wire",
     "told",
@@ -39,6 +43,10 @@ TRACED: Final = "delegation_trace"
 """Whether what is decided comes back with every token, in `COLUMNS` columns."""
 FORCED: Final = "delegation_forced"
 """Of token ids that are said whatever the models say, for a text to be scored."""
+IDLE: Final = "delegation_idle"
+"""Whether the reasoner need not read this request, whose policy never listens to it. Only for requests with
+`SALT` as their cache salt: what the reasoner did not read must not be found in the cache by others."""
+SALT: Final = "delegate-llm: base alone"
 COLUMNS: Final = 4
 """Of a token, before those that the request itself asked for: the token and its log-probability; the base's
 token and the flags; the reasoner's token and the score; the base's entropy."""
@@ -47,9 +55,10 @@ STRIDE: Final = 1 << 28
 `COLUMNS`: vLLM keys log-probabilities by token, and two models often say the same one."""
 ASKED: Final = 1
 TAKEOVER: Final = 2
-READ: Final = 4
-"""Times the positions that the reasoner read in the forward which this token was decided by; at the first
-token of each forward, else 0."""
+RAN: Final = 4
+"""Set at the first token of a step in which the reasoner ran."""
+STEP: Final = 8
+"""Times the positions that were to be decided in a step; at the first token of each step, else 0."""
 
 
 class Told(NamedTuple):
@@ -67,8 +76,10 @@ class Told(NamedTuple):
     """None where it did not count."""
     entropy: float
     """Of the base, in nats."""
+    step: int
+    """Positions that were to be decided in one step, at its first token; else 0."""
     read: int
-    """Positions that the reasoner read in one forward, at the first token that it decided; else 0."""
+    """Those that the reasoner read: as many, or none where it did not run."""
     top: list[tuple[int, float]]
     """The most probable tokens, as many as the request asked for."""
 
@@ -80,6 +91,12 @@ def to_wire(policy: DelegationPolicy) -> str:
         PolicyError: If a gate is a plain callable.
     """
     return policy.model_dump_json()
+
+
+def is_silent(policy: DelegationPolicy) -> bool:
+    """Whether the reasoner can never be heard under a policy."""
+    referee = Referee(policy)
+    return referee.is_over(referee.start(), 0)
 
 
 def policy_of(extra: Mapping[str, Any] | None) -> DelegationPolicy | None:
@@ -121,7 +138,8 @@ def told(ids: Sequence[int], numbers: Sequence[float]) -> Told:
         takeover=bool(flags & TAKEOVER),
         score=None if math.isnan(numbers[2]) else numbers[2],
         entropy=numbers[3],
-        read=flags // READ,
+        step=flags // STEP,
+        read=flags // STEP if flags & RAN else 0,
         top=[
             (each - COLUMNS * STRIDE, number)
             for each, number in zip(ids[COLUMNS:], numbers[COLUMNS:], strict=True)

@@ -26,7 +26,7 @@ CONFIG = "delegation"
 vocabulary."""
 
 
-class DelegatingWorker(_Worker):  # type: ignore[misc,valid-type]
+class DelegatingWorker(_Worker):  # type: ignore[misc]
     """vLLM's own worker; its model runner and its draft model learn to delegate."""
 
     def init_device(self) -> None:
@@ -38,14 +38,14 @@ class DelegatingWorker(_Worker):  # type: ignore[misc,valid-type]
         check_version()
         super().init_device()
         runner = self.model_runner
-        drafter = getattr(runner, "drafter", None)
+        drafter: Any = getattr(runner, "drafter", None)
         if getattr(self, "use_v2_model_runner", False):
             msg = "vLLM's second model runner is not supported yet: set VLLM_USE_V2_MODEL_RUNNER=0"
             raise LoadError(msg)
         if type(drafter).__name__ != "DraftModelProposer":
             msg = (
                 "delegation needs the base as vLLM's draft model: "
-                '--speculative-config \'{"method": "draft_model", "model": BASE, "num_speculative_tokens": 8}\''
+                '{"method": "draft_model", "model": BASE, "num_speculative_tokens": 8} as speculative config'
             )
             raise LoadError(msg)
         config = dict((self.vllm_config.additional_config or {}).get(CONFIG) or {})

@@ -1,0 +1,254 @@
+"""What vLLM writes is what lock-step writes, to the last decision."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from delegate_llm import Generation, load_pair
+from delegate_llm.errors import (
+    EngineError,
+    LoadError,
+    PolicyError,
+    PromptError,
+    RequestError,
+)
+from delegate_llm.tiny.problems import messages, problems
+
+pytest.importorskip("vllm", reason="vLLM is not installed in this environment; `make test-vllm` makes one")
+
+BASE, REASONER = "delegate-llm/tiny-base", "delegate-llm/tiny-reasoner"
+CHATS = [messages(each) for each in problems(32, seed=3, split="test")]
+SCHEMA = {
+    "type": "object",
+    "properties": {"n": {"type": "integer"}, "why": {"type": "string", "maxLength": 8}},
+    "required": ["n", "why"],
+}
+POLICIES = [
+    {},
+    {"threshold": 0.05, "budget": 3},
+    {"divergence": "js", "threshold": 0.1, "spike": 1.5, "spike_window": 4},
+    {"budget": 0},
+    {"divergence": "random", "threshold": 0.9},
+    {"divergence": "entropy", "threshold": 0.3, "budget": {"rate": 0.1, "burst": 2}},
+    {"threshold": 0.2, "gates": ["boundary", {"entropy": 0.1}], "budget": {"asks": 5}},
+    {"divergence": "tv", "threshold": 0.2, "gates": [{"window": 20}, {"turn": {"final": 2}}]},
+    {"divergence": "nll_gap", "threshold": 0.5},
+    {"divergence": "kl", "threshold": 0.3, "gates": [{"window": 12}]},
+]
+
+
+def essence(generation):
+    """All that must not depend on who carries the models, but for rounding."""
+    return (
+        generation.text,
+        generation.token_ids,
+        generation.finish_reason,
+        generation.trace.summary,
+        [
+            each.model_copy(update={"score": each.score is None, "base_entropy": None})
+            for each in generation.trace.decisions
+        ],
+        generation.seed,
+        generation.usage.prompt_tokens,
+        generation.usage.completion_tokens,
+    )
+
+
+def same(found, wanted):
+    assert [essence(each) for each in found] == [essence(each) for each in wanted]
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_any_policy(hosted, reference, policy, temperature):
+    settings = {"policy": policy, "temperature": temperature, "seed": 5, "max_tokens": 60, "trace": "full"}
+    found = hosted.generate_batch(CHATS[:8], **settings)
+    same(found, reference.generate_batch(CHATS[:8], schedule="lockstep", **settings))
+    for one, other in zip(found, reference.generate_batch(CHATS[:8], **settings), strict=True):
+        for here, there in zip(one.trace.decisions, other.trace.decisions, strict=True):
+            assert here.score == pytest.approx(there.score, abs=1e-3)
+            assert here.base_entropy == pytest.approx(there.base_entropy, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"stop": ["Step", "="]},
+        {"max_tokens": 1},
+        {"max_tokens": 2, "temperature": 1.0, "seed": 1},
+        {"ignore_eos": True, "max_tokens": 200},
+        {"ignore_eos": False, "max_tokens": 300, "policy": {"divergence": "random", "threshold": 0.5}},
+        {"temperature": 0.9, "top_p": 0.8, "seed": 4},
+        {"temperature": 1.3, "top_k": 7, "top_p": 0.95, "seed": 4},
+        {"grammar": {"json": SCHEMA}},
+        {"grammar": {"json": SCHEMA}, "temperature": 1.0, "top_p": 0.9, "seed": 9},
+        {"grammar": {"choice": ["yes", "no"]}},
+        {"grammar": {"regex": "[a-f]{3,9}"}, "temperature": 1.0, "seed": 2},
+        {"trace": "off"},
+    ],
+    ids=str,
+)
+def test_any_setting(hosted, reference, settings):
+    same(
+        hosted.generate_batch(CHATS[:6], **settings),
+        reference.generate_batch(CHATS[:6], schedule="lockstep", **settings),
+    )
+
+
+def test_alone_and_among_thirty_one_others(hosted, reference):
+    """Every answer has a policy, a seed and a length of its own, and they all are under way at once."""
+    settings = [
+        {
+            "policy": POLICIES[at % len(POLICIES)],
+            "temperature": 0.7 * (at % 3),
+            "seed": at,
+            "max_tokens": 20 + 3 * at,
+            "trace": "full",
+        }
+        for at in range(32)
+    ]
+    with ThreadPoolExecutor(32) as pool:
+        together = list(pool.map(lambda chat, each: hosted.generate(chat, **each), CHATS, settings))
+    same(together, [reference.generate(chat, **each) for chat, each in zip(CHATS, settings, strict=True)])
+    same(together[::7], [hosted.generate(CHATS[at], **settings[at]) for at in range(0, 32, 7)])
+
+
+def test_the_first_token_is_decided_like_any_other(hosted, reference):
+    settings = {"policy": {"divergence": "random", "threshold": 0.5}, "max_tokens": 1, "trace": "full"}
+    found = [hosted.generate(chat, seed=at, **settings) for at, chat in enumerate(CHATS[:12])]
+    same(found, [reference.generate(chat, seed=at, **settings) for at, chat in enumerate(CHATS[:12])])
+    takeovers = [each.trace.summary.takeovers for each in found]
+    assert set(takeovers) == {0, 1}
+
+
+def test_log_probabilities(hosted, reference):
+    found, wanted = (pair.generate(CHATS[0], logprobs=3) for pair in (hosted, reference))
+    for one, other in zip(found.logprobs, wanted.logprobs, strict=True):
+        assert (one.token_id, one.token) == (other.token_id, other.token)
+        assert one.logprob == pytest.approx(other.logprob, abs=1e-3)
+        assert [each.token_id for each in one.top] == [each.token_id for each in other.top]
+
+
+@pytest.mark.parametrize(
+    "policy", [None, {"divergence": "js", "threshold": 0.1, "budget": 2}, {"gates": ["boundary"]}]
+)
+def test_a_given_text_is_scored(hosted, reference, policy):
+    text = "First, 3 + 4 = 7. So the answer is 7."
+    found, wanted = (pair.score(CHATS[0], text, policy=policy) for pair in (hosted, reference))
+    assert found.summary == wanted.summary
+    for one, other in zip(found.decisions, wanted.decisions, strict=True):
+        assert one.score == pytest.approx(other.score, rel=1e-3, abs=1e-3)
+        assert one.model_copy(update={"score": None, "base_entropy": None}) == other.model_copy(
+            update={"score": None, "base_entropy": None}
+        )
+
+
+@pytest.mark.parametrize("who", ["base", "reasoner"])
+def test_one_of_the_two_alone(hosted, reference, who):
+    settings = {"temperature": 0.5, "seed": 3}
+    found = hosted.alone(who).generate_batch(CHATS[:6], **settings)
+    same(found, reference.alone(who).generate_batch(CHATS[:6], **settings))
+    assert all(each.usage.reasoner_forwards == 0 for each in found)
+
+
+def test_without_budget_the_reasoner_does_not_run(hosted):
+    alone = hosted.generate(CHATS[0], policy={"budget": 0})
+    assert alone.usage.reasoner_forwards == 0
+    assert alone.usage.base_forwards > 0
+    heard = hosted.generate(CHATS[0])
+    assert heard.usage.reasoner_forwards > 0
+    # What the reasoner has not read is not taken for read.
+    again = hosted.generate(CHATS[0], policy={"threshold": 0.1})
+    assert again.token_ids == hosted.generate(CHATS[0], policy={"threshold": 0.1}).token_ids
+
+
+def test_the_reasoner_is_right_behind_a_prompt_that_the_base_read_alone(hosted, reference):
+    long = [{"role": "user", "content": "Tom has 3 boxes with 4 pens in each. " * 12}]
+    hosted.generate(long, policy={"budget": 0}, max_tokens=40)
+    settings = {"policy": {"threshold": 0.1}, "max_tokens": 40, "trace": "full"}
+    same([hosted.generate(long, **settings)], [reference.generate(long, **settings)])
+    same([hosted.generate(long, **settings)], [reference.generate(long, **settings)])  # from the cache
+
+
+def test_a_stream_adds_up(hosted, reference):
+    *pieces, last = hosted.stream(CHATS[1], temperature=0.6, seed=2, stop=["zzz"])
+    assert isinstance(last, Generation)
+    assert "".join(each.text for each in pieces) == last.text
+    assert [each.token_id for piece in pieces for each in piece.decisions] == list(last.token_ids)
+    same([last], [reference.generate(CHATS[1], temperature=0.6, seed=2, stop=["zzz"])])
+
+
+def test_an_abandoned_stream_stops_the_engine_s_work(hosted):
+    stream = hosted.stream(CHATS[0], ignore_eos=True, max_tokens=900)
+    next(stream)
+    stream.close()
+    engine = hosted.engine._held["engine"]
+    deadline = time.monotonic() + 10
+    while engine.output_processor.has_unfinished_requests() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not engine.output_processor.has_unfinished_requests()
+
+
+def test_a_caller_who_has_had_enough(hosted):
+    calls = threading.Event()
+
+    def on_step():
+        if calls.is_set():
+            raise KeyboardInterrupt
+        calls.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        hosted.generate(CHATS[0], ignore_eos=True, max_tokens=900, on_step=on_step)
+    assert hosted.generate(CHATS[0], max_tokens=3).token_ids
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "said"),
+    [
+        ({"policy": {"gates": [lambda view: True]}}, PolicyError, "callable"),
+        ({"policy": {"threshold": -1}}, PolicyError, "threshold"),
+        ({"max_tokens": 0}, RequestError, "max_tokens"),
+        ({"temperature": float("nan")}, RequestError, "temperature"),
+    ],
+    ids=str,
+)
+def test_bad_settings(hosted, settings, error, said):
+    with pytest.raises(error, match=said):
+        hosted.generate(CHATS[0], **settings)
+    assert hosted.generate(CHATS[0], max_tokens=3).token_ids
+
+
+def test_a_prompt_that_is_too_long(hosted):
+    with pytest.raises(PromptError, match="context"):
+        hosted.generate([5] * 1020)
+    full = hosted.generate([5] * 1008, max_tokens=50, ignore_eos=True)
+    assert full.finish_reason == "length"
+    assert len(full.token_ids) == hosted.base.context - 1008
+
+
+def test_an_engine_that_dies_is_started_again(hosted, reference):
+    stream = hosted.stream(CHATS[0], ignore_eos=True, max_tokens=900)
+    next(stream)
+    for process in hosted.engine._held["engine"].engine_core.resources.engine_manager.processes:
+        process.kill()
+    with pytest.raises(EngineError, match="died"):
+        list(stream)
+    same([hosted.generate(CHATS[2])], [reference.generate(CHATS[2])])
+
+
+def test_what_cannot_be_loaded():
+    with pytest.raises(LoadError, match="vLLM loads checkpoints itself"):
+        load_pair(("model", "tokenizer"), REASONER, backend="vllm")
+    with pytest.raises(RequestError, match="ahead"):
+        load_pair(BASE, REASONER, backend="vllm", ahead=0)
+    with pytest.raises(LoadError, match="engine_args"):
+        load_pair(
+            "delegate-llm/tiny-base",
+            "delegate-llm/tiny-reasoner",
+            backend="vllm",
+            engine_args={"nonsense": 1},
+        )
+    with pytest.raises(RequestError, match="unknown option"):
+        load_pair(BASE, REASONER, backend="vllm", device="cpu")
