@@ -53,6 +53,8 @@ __all__ = ("ChatDelegated", "DelegatedChatModel")
 
 # What callers who talk to any provider may hand over; it means nothing to a model in this process.
 _FOREIGN: Final = frozenset({"api_key", "max_retries", "model_provider"})
+_SERVED: Final = frozenset({"api_key", "max_retries"})
+"""Of these, what a server on the other side does know."""
 # As for a single call: True is no number, and 1 is no truth.
 _Number = Annotated[float, Field(strict=True)]
 _Count = Annotated[int, Field(strict=True)]
@@ -85,7 +87,7 @@ class DelegatedChatModel(BatchedRoutes, TracedRoutes):
     pair: Any = Field(default=None, repr=False, exclude=True)
     """A pair that is loaded already, instead of `base` and `reasoner`."""
     backend: str = "transformers"
-    """Who runs the models."""
+    """Who runs the models: `"transformers"`, `"vllm"`, or `"remote"` with a `base_url`; see `load_pair`."""
     load_options: dict[str, Any] = Field(default_factory=dict, repr=False, exclude=True)
     """For `load_pair`: `dtype`, `device`, `reasoner_template_kwargs`, ...; may be given as keywords, too."""
 
@@ -142,7 +144,8 @@ class DelegatedChatModel(BatchedRoutes, TracedRoutes):
         if len(sources) > len(named) or named.keys() & settings.keys():
             msg = "base and reasoner come first, once each; every other setting is given by name"
             raise RequestError(msg)
-        options = {name: settings.pop(name) for name in LOAD_OPTIONS & settings.keys()}
+        taken = LOAD_OPTIONS | (_SERVED if settings.get("backend") == "remote" else frozenset())
+        options = {name: settings.pop(name) for name in taken & settings.keys()}
         if options:
             settings["load_options"] = {**settings.get("load_options", {}), **options}
         fields = type(self).model_fields
@@ -251,7 +254,7 @@ class DelegatedChatModel(BatchedRoutes, TracedRoutes):
         if self.pair is not None:
             return cast("Pair", self.pair)
         for who, source in (("base", self.base), ("reasoner", self.reasoner)):
-            if source is None:
+            if source is None and self.backend != "remote":
                 msg = (
                     f"{who}: there is none; name a hub id or a folder, or try the models that ship: "
                     "DelegatedChatModel('delegate-llm/tiny-base', 'delegate-llm/tiny-reasoner')"

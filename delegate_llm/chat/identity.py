@@ -21,6 +21,9 @@ __all__ = ("LOAD_OPTIONS", "digest", "profile_of", "said_of", "source_name")
 
 LOAD_OPTIONS: Final = frozenset(
     {
+        "ahead",
+        "base_url",
+        "engine_args",
         "base_template",
         "base_template_kwargs",
         "check_vocabulary",

@@ -17,13 +17,16 @@ PLAIN_CHAT: Final = Path(__file__).with_name("plain_chat.jinja")
 """A chat template in plain words (`User: ...`), for `fallback_template`."""
 
 _BACKENDS: Final = {
+    "remote": ("remote", "load_remote_pair"),
     "transformers": ("loading", "load_transformers_pair"),
     "vllm": ("vllm", "load_vllm_pair"),
 }
 """Where each is loaded; they bring torch, so not before they are wanted."""
 
 
-def load_pair(base: Any, reasoner: Any, *, backend: str = "transformers", **options: Any) -> Pair:
+def load_pair(
+    base: Any = None, reasoner: Any = None, *, backend: str = "transformers", **options: Any
+) -> Pair:
     """Load a base and a reasoner that share a vocabulary.
 
     A checkpoint that a living pair has loaded already, with the same options, is not loaded again: the
@@ -36,8 +39,9 @@ def load_pair(base: Any, reasoner: Any, *, backend: str = "transformers", **opti
             `"delegate-llm/tiny-base"`, which ships.
         reasoner: The model that is asked: likewise, or a PEFT adapter of the base, which is loaded onto
             the base's weights and switched per forward; `"delegate-llm/tiny-reasoner"` ships.
-        backend: Who runs the models: `"transformers"`, in this process, or `"vllm"`, which writes many
-            answers at once and scales to several GPUs.
+        backend: Who runs the models: `"transformers"`, in this process; `"vllm"`, which writes many
+            answers at once and scales to several GPUs; or `"remote"`, a server that `delegate-llm serve`
+            has started, and whose models need not be named.
         **options: For `"transformers"`:
 
             - `device`: such as `"cuda"` or `"cpu"`; the best there is by default.
@@ -62,6 +66,14 @@ def load_pair(base: Any, reasoner: Any, *, backend: str = "transformers", **opti
             - `engine_args`: of vLLM's engine, such as `{"tensor_parallel_size": 2}`.
             - `ahead`: tokens that the base drafts before the reasoner reads them; 8 by default.
 
+            For `"remote"`:
+
+            - `base_url`: such as `"http://127.0.0.1:8000"`.
+            - `api_key`: by default what `DELEGATE_LLM_API_KEY` says.
+            - `timeout`: seconds without a sign of life; 600 by default.
+            - `max_retries`: how often a request that was lost is sent again; 2 by default.
+            - `policy`: the pair's own; the server's by default.
+
     Returns:
         The pair, checked: same token mapping, vocabulary rows, caches, chat templates.
 
@@ -73,6 +85,10 @@ def load_pair(base: Any, reasoner: Any, *, backend: str = "transformers", **opti
     if backend not in _BACKENDS:
         msg = f"backend: {backend!r} is unknown; choose one of {', '.join(map(repr, _BACKENDS))}"
         raise RequestError(msg)
+    for who, source in (("base", base), ("reasoner", reasoner)):
+        if source is None and backend != "remote":
+            msg = f"{who}: there is none; name a hub id or a folder, such as 'delegate-llm/tiny-{who}'"
+            raise RequestError(msg)
     module, name = _BACKENDS[backend]
     load = getattr(importlib.import_module(f"delegate_llm.pairs.{module}"), name)
     try:

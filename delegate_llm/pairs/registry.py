@@ -22,7 +22,9 @@ _loading: Final = threading.RLock()
 _pairs: Final[dict[Hashable, tuple[Hashable, Pair]]] = {}
 
 
-def shared_pair(base: Any, reasoner: Any, *, backend: str = "transformers", **options: Any) -> Pair:
+def shared_pair(
+    base: Any = None, reasoner: Any = None, *, backend: str = "transformers", **options: Any
+) -> Pair:
     """The pair that these arguments name, loaded when it is first asked for.
 
     It is kept until `forget_pairs`. Threads may ask at once. A pair whose files have changed on disk, its

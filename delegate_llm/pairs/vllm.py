@@ -12,10 +12,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from delegate_llm.errors import LoadError, RequestError
 from delegate_llm.pairs.costs import Costs
-from delegate_llm.pairs.hosted import Hosted, HostedPair
+from delegate_llm.pairs.hosted import HostedPair
 from delegate_llm.pairs.loading import policy_of, prompters
 from delegate_llm.pairs.prompts import TemplatePrompter
 from delegate_llm.pairs.sources import resolve
+from delegate_llm.pairs.telling import Hosted
 from delegate_llm.pairs.vocabulary import shared_vocabulary
 from delegate_llm.policy import DelegationPolicy
 from delegate_llm.rows import Vocabulary
@@ -25,7 +26,7 @@ from delegate_llm.vllm_plugin.versions import check_version
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ("WORKER", "engine_arguments", "load_vllm_pair", "room_of")
+__all__ = ("WORKER", "Outline", "engine_arguments", "load_vllm_pair", "room_of")
 
 WORKER: Final = "delegate_llm.vllm_plugin.worker.DelegatingWorker"
 AHEAD: Final = 8
@@ -37,10 +38,23 @@ _MEMORY: Final = 1 << 30
 _PARALLEL: Final = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 
 
-class _Outline:
-    """A checkpoint without its weights: what the engine does not tell."""
+class Outline:
+    """A checkpoint without its weights: what an engine does not tell of it."""
 
-    def __init__(self, source: Any, who: str, revision: str | None, *, trust_remote_code: bool) -> None:
+    def __init__(
+        self, source: Any, who: str, revision: str | None = None, *, trust_remote_code: bool = False
+    ) -> None:
+        """Read its settings and its tokenizer.
+
+        Args:
+            source: A hub id or a folder.
+            who: "base" or "reasoner", for error messages.
+            revision: Hub revision.
+            trust_remote_code: Whether code that comes with it runs.
+
+        Raises:
+            LoadError: If it cannot be read.
+        """
         if not isinstance(source, str | Path):
             msg = f"{who}: {source!r:.80} is neither a hub id nor a path; vLLM loads checkpoints itself"
             raise LoadError(msg)
@@ -64,10 +78,12 @@ class _Outline:
 
     @property
     def rows(self) -> int:
+        """Vocabulary rows of its logits."""
         return int(self.config.get_text_config(decoder=True).vocab_size)
 
     @property
     def context(self) -> int | None:
+        """Longest sequence it can read, in tokens."""
         found = getattr(self.config.get_text_config(decoder=True), "max_position_embeddings", None)
         return found if isinstance(found, int) else None
 
@@ -99,8 +115,8 @@ def load_vllm_pair(
     if engine_args is not None and not isinstance(engine_args, Mapping):
         msg = f"engine_args: {engine_args!r:.80} is not a mapping, such as {{'tensor_parallel_size': 2}}"
         raise RequestError(msg)
-    low = _Outline(base, "base", revision, trust_remote_code=trust_remote_code)
-    high = _Outline(reasoner, "reasoner", reasoner_revision, trust_remote_code=trust_remote_code)
+    low = Outline(base, "base", revision, trust_remote_code=trust_remote_code)
+    high = Outline(reasoner, "reasoner", reasoner_revision, trust_remote_code=trust_remote_code)
     vocabulary = shared_vocabulary(
         (low.tokenizer, high.tokenizer),
         (low.model, high.model),

@@ -34,9 +34,9 @@ from delegate_llm.vllm_plugin.wire import (
 )
 
 if TYPE_CHECKING:
-    from delegate_llm.pairs.hosted import Answer
+    from delegate_llm.pairs.telling import Answer
 
-__all__ = ("VllmEngine", "environment")
+__all__ = ("VllmEngine", "environment", "sampling_of", "write")
 
 logger = logging.getLogger(__name__)
 
@@ -71,14 +71,16 @@ class VllmEngine:
             raise
 
     def write(self, answer: Answer, tell: Callable[[list[Told]], bool]) -> Future[None]:
-        """Begin an answer; see `delegate_llm.pairs.hosted.Engine`.
+        """Begin an answer; see `delegate_llm.pairs.telling.Engine`.
 
         Raises:
             PolicyError: If a gate is a plain callable, which no other process can be told.
             EngineError: If the engine is closed.
         """
-        engine, sampling = self._living(), self._sampling(answer)
-        return asyncio.run_coroutine_threadsafe(_write(engine, answer, sampling, tell), self._loop)
+        engine = self._living()
+        scheduler = engine.vllm_config.scheduler_config
+        sampling = sampling_of(answer, synchronous=not scheduler.async_scheduling)
+        return asyncio.run_coroutine_threadsafe(write(engine, answer, sampling, tell), self._loop)
 
     def close(self) -> None:
         """Stop the models and free their memory; calls that are under way end with an error."""
@@ -100,40 +102,51 @@ class VllmEngine:
             self._held["engine"] = started
             return started
 
-    def _sampling(self, answer: Answer) -> Any:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-        request = answer.request
-        reads = [each for each in answer.policy.gates if isinstance(each, BoundaryGate | TurnGate)]
-        engine = self._held["engine"]
-        if reads and engine.vllm_config.scheduler_config.async_scheduling:
-            msg = (
-                f"policy: the gate {reads[0].kind!r} reads the text, which vLLM does not know in time when "
-                "it schedules ahead; load the pair with engine_args={'async_scheduling': False}"
-            )
-            raise RequestError(msg)
-        extra = {KEY: to_wire(answer.policy), SEED: answer.seed, TRACED: 1}
-        if answer.forced is not None:
-            extra[FORCED] = answer.forced
-        elif is_silent(answer.policy):
-            extra[IDLE] = 1
-        return SamplingParams(
-            temperature=request.sampling.temperature,
-            top_p=request.sampling.top_p,
-            top_k=request.sampling.top_k or -1,
-            max_tokens=answer.room,
-            stop_token_ids=[] if request.ignore_eos else list(answer.eos),
-            ignore_eos=request.ignore_eos,
-            logprobs=COLUMNS - 1 + (request.logprobs or 0),
-            flat_logprobs=True,
-            detokenize=False,
-            output_kind=RequestOutputKind.DELTA,
-            structured_outputs=None
-            if answer.grammar is None
-            else StructuredOutputsParams(grammar=answer.grammar),
-            extra_args=extra,
+def sampling_of(answer: Answer, *, synchronous: bool) -> Any:
+    """What vLLM has to be told of an answer.
+
+    Args:
+        answer: The answer.
+        synchronous: Whether the engine schedules a step only when the last is known.
+
+    Raises:
+        PolicyError: If a gate is a plain callable, which no other process can be told.
+        RequestError: If one reads the text, which an engine that schedules ahead does not know in time.
+    """
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+    request = answer.request
+    reads = [each for each in answer.policy.gates if isinstance(each, BoundaryGate | TurnGate)]
+    if reads and not synchronous:
+        msg = (
+            f"policy: the gate {reads[0].kind!r} reads the text, which vLLM does not know in time when "
+            "it schedules ahead; start it with engine_args={'async_scheduling': False}, a server with "
+            "--no-async-scheduling"
         )
+        raise RequestError(msg)
+    extra = {KEY: to_wire(answer.policy), SEED: answer.seed, TRACED: 1}
+    if answer.forced is not None:
+        extra[FORCED] = answer.forced
+    elif is_silent(answer.policy):
+        extra[IDLE] = 1
+    return SamplingParams(
+        temperature=request.sampling.temperature,
+        top_p=request.sampling.top_p,
+        top_k=request.sampling.top_k or -1,
+        max_tokens=answer.room,
+        stop_token_ids=[] if request.ignore_eos else list(answer.eos),
+        ignore_eos=request.ignore_eos,
+        logprobs=COLUMNS - 1 + (request.logprobs or 0),
+        flat_logprobs=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.DELTA,
+        structured_outputs=None
+        if answer.grammar is None
+        else StructuredOutputsParams(grammar=answer.grammar),
+        extra_args=extra,
+    )
 
 
 async def _start(arguments: Mapping[str, Any]) -> Any:
@@ -152,7 +165,19 @@ async def _start(arguments: Mapping[str, Any]) -> Any:
         raise LoadError(msg) from error
 
 
-async def _write(engine: Any, answer: Answer, sampling: Any, tell: Callable[[list[Told]], bool]) -> None:
+async def write(engine: Any, answer: Answer, sampling: Any, tell: Callable[[list[Told]], bool]) -> None:
+    """Write one answer, in the engine's own loop.
+
+    Args:
+        engine: vLLM's client.
+        answer: What to write.
+        sampling: As `sampling_of` says.
+        tell: Called with what was decided; False ends the answer.
+
+    Raises:
+        EngineError: If the engine dies.
+        RequestError: If vLLM does not take the request.
+    """
     from vllm.v1.engine.exceptions import EngineDeadError
 
     name = f"delegate-llm-{next(_names)}"

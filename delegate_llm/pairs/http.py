@@ -1,0 +1,207 @@
+"""HTTP to a server that carries a pair, from any thread: tries again, and tells errors as what they are."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from concurrent.futures import Future
+from http import HTTPStatus
+from typing import Any, Final, TypeVar
+
+import httpx
+
+from delegate_llm import errors
+from delegate_llm.errors import DelegateError, EngineError, LoadError, RequestError
+from delegate_llm.pairs.pair import Piece
+from delegate_llm.trace import Decision, Generation, TokenLogprobs
+
+__all__ = ("ANSWERS", "API_KEY", "Client")
+
+ANSWERS: Final = "/v1/delegation/answers"
+API_KEY: Final = "DELEGATE_LLM_API_KEY"
+"""The environment variable of the key, if none is given."""
+
+_CONNECT: Final = 5.0  # seconds
+_BACKOFF: Final = 0.5
+_AGAIN: Final = frozenset({408, 409, 429, 500, 502, 503, 504})
+"""Statuses after which another try may do; those that OpenAI's own client tries again."""
+_Value = TypeVar("_Value")
+
+
+class Client:
+    """HTTP from any thread: one connection pool, in an event loop of its own."""
+
+    def __init__(self, address: str, key: str | None, timeout: float, retries: int) -> None:
+        self.address = address
+        self._retries = _count(retries)
+        self._loop = asyncio.new_event_loop()
+        self._http = httpx.AsyncClient(
+            base_url=address,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(_seconds(timeout), connect=min(_CONNECT, _seconds(timeout))),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+        )
+        threading.Thread(target=_run, args=(self._loop,), name="delegate-llm-remote", daemon=True).start()
+        self._closed = weakref.finalize(self, _stop, self._loop, self._http)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._closed()
+
+    def start(self, work: Coroutine[Any, Any, _Value]) -> Future[_Value]:
+        """Begin in the loop; cancelling the future closes the connection, which ends the server's work."""
+        if not self._closed.alive:
+            work.close()
+            msg = "the connection to this server is closed; load the pair again"
+            raise EngineError(msg)
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """One request, and the JSON that comes back."""
+        return self.start(self._asked(method, path, body)).result()
+
+    async def answer(self, asked: dict[str, Any]) -> Generation:
+        """A whole answer, asked for again if it is lost on its way."""
+        found: list[Generation] = []
+        await self._again(lambda: self._read(asked, found.append))
+        return found[-1]
+
+    async def follow(self, asked: dict[str, Any], tell: Callable[[Piece | Generation], object]) -> None:
+        """An answer as it comes; asked for again only while nothing of it has come."""
+        begun = False
+
+        def told(event: Piece | Generation) -> None:
+            nonlocal begun
+            begun = True
+            tell(event)
+
+        await self._again(lambda: self._read(asked, told), while_=lambda: not begun)
+
+    async def _read(self, asked: dict[str, Any], tell: Callable[[Any], object]) -> None:
+        async with self._http.stream("POST", ANSWERS, json=asked) as response:
+            await self._check(response)
+            finished = False
+            async for event in _events_of(response):
+                if "error" in event:
+                    raise _error(event["error"])
+                if "generation" in event:
+                    tell(Generation.model_validate(event["generation"]))
+                    finished = True
+                else:
+                    tell(_piece(event["piece"]))
+        if not finished:
+            msg = "it ended before the answer did"
+            raise httpx.RemoteProtocolError(msg)
+
+    async def _asked(self, method: str, path: str, body: Any) -> Any:
+        async def once() -> Any:
+            response = await self._http.request(method, path, json=body)
+            await self._check(response)
+            return response.json()
+
+        return await self._again(once)
+
+    async def _again(
+        self, once: Callable[[], Coroutine[Any, Any, _Value]], while_: Callable[[], bool] = lambda: True
+    ) -> _Value:
+        """Try, and try again after what may pass, a little later each time."""
+        for left in range(self._retries, -1, -1):
+            try:
+                return await once()
+            except (httpx.TransportError, _PassingError) as error:
+                if left and while_():
+                    pause = _BACKOFF * 2 ** (self._retries - left)
+                    await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311
+                    continue
+                said = str(error) or type(error).__name__
+                msg = f"the server at {self.address} does not answer as it should: {said}"
+                raise EngineError(msg) from error
+            except ValueError as error:
+                if isinstance(error, DelegateError):
+                    raise
+                msg = f"what answers at {self.address} is no delegate-llm server: {error}"
+                raise EngineError(msg) from error
+        raise AssertionError
+
+    async def _check(self, response: httpx.Response) -> None:
+        if response.is_success:
+            return
+        await response.aread()
+        try:
+            said = response.json()["error"]
+            message = str(said["message"])
+        except (ValueError, KeyError, TypeError):
+            said, message = {}, response.text[:200]
+        if response.status_code in {401, 403}:
+            msg = (
+                f"api_key: the server at {self.address} does not take it; give api_key=..., or set {API_KEY}"
+            )
+            raise LoadError(msg)
+        if response.status_code in _AGAIN:
+            msg = f"{response.status_code} {message}"
+            raise _PassingError(msg)
+        if response.status_code == HTTPStatus.NOT_FOUND:
+            msg = f"there is no delegate-llm server at {self.address}, but one that says: {message}"
+            raise EngineError(msg)
+        raise _error({**said, "message": message})
+
+
+class _PassingError(Exception):
+    """A status after which another try may do."""
+
+
+async def _events_of(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    """Server-sent events, each a JSON object."""
+    async for line in response.aiter_lines():
+        if line.startswith("data:"):
+            yield json.loads(line.removeprefix("data:"))
+
+
+def _piece(said: Mapping[str, Any]) -> Piece:
+    return Piece(
+        said["text"],
+        tuple(Decision.model_validate(each) for each in said["decisions"]),
+        tuple(TokenLogprobs.model_validate(each) for each in said["logprobs"]),
+    )
+
+
+def _error(said: Mapping[str, Any]) -> DelegateError:
+    """The error of ours that a server has told of."""
+    kind = getattr(errors, str(said.get("type")), None)
+    message = str(said.get("message"))
+    if isinstance(kind, type) and issubclass(kind, DelegateError):
+        return kind(message)
+    return EngineError(message)
+
+
+def _count(retries: Any) -> int:
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+        msg = f"max_retries: {retries!r} is not an integer of at least 0"
+        raise RequestError(msg)
+    return retries
+
+
+def _seconds(timeout: Any) -> float:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        msg = f"timeout: {timeout!r} is not a number of seconds"
+        raise RequestError(msg)
+    return float(timeout)
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+def _stop(loop: asyncio.AbstractEventLoop, http: httpx.AsyncClient) -> None:
+    with contextlib.suppress(Exception):  # connections that are gone already
+        asyncio.run_coroutine_threadsafe(http.aclose(), loop).result(5)
+    loop.call_soon_threadsafe(loop.stop)

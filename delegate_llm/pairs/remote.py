@@ -1,0 +1,255 @@
+"""`load_pair(backend="remote", base_url=...)`: a pair on a server that `delegate-llm serve` has started.
+
+Whatever a pair does is done there, by the same code; here it is asked for over HTTP, checked at the door, and
+its events are put together again. No state lives between requests, so several servers behind one address
+are one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from delegate_llm.errors import LoadError, PromptError, RequestError
+from delegate_llm.pairs.http import API_KEY, Client
+from delegate_llm.pairs.pair import OnStep, Pair, Piece
+from delegate_llm.pairs.prompts import Prompt, Rendered, Tools, Who
+from delegate_llm.pairs.telling import Hosted, following, wait
+from delegate_llm.policy import DelegationPolicy
+from delegate_llm.request import Request
+from delegate_llm.rows import Vocabulary
+from delegate_llm.trace import Generation, Trace
+
+__all__ = ("PAIR", "RENDER", "SCORE", "TOKENS", "RemotePair", "load_remote_pair")
+
+PAIR: Final = "/v1/delegation/pair"
+RENDER: Final = "/v1/delegation/render"
+SCORE: Final = "/v1/delegation/score"
+TOKENS: Final = "/v1/delegation/tokens"
+
+_READ: Final = 600.0
+"""Seconds."""
+
+
+def load_remote_pair(
+    base: str | None = None,
+    reasoner: str | None = None,
+    *,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    timeout: float = _READ,
+    max_retries: int = 2,
+    policy: DelegationPolicy | Mapping[str, Any] | None = None,
+    fallback_template: Any = None,
+) -> RemotePair:
+    """Connect to a server; see `delegate_llm.load_pair`."""
+    del fallback_template  # the server has its own
+    client = Client(_address(base_url), api_key or os.environ.get(API_KEY), timeout, max_retries)
+    about = client.ask("GET", PAIR)
+    for who, wanted in (("base", base), ("reasoner", reasoner)):
+        if wanted is not None and str(wanted) != about[who]:
+            client.close()
+            msg = f"{who}: the server carries {about[who]!r}, not {str(wanted)!r}; leave it out to take that"
+            raise LoadError(msg)
+    own = DelegationPolicy.of(about["policy"] if policy is None else policy)
+    return RemotePair(client, about, policy=own)
+
+
+def _address(base_url: str | None) -> str:
+    parts = urlsplit(base_url or "")
+    if parts.scheme not in {"http", "https"} or not parts.netloc:
+        msg = f"base_url: {base_url!r} is no address of a server, such as 'http://127.0.0.1:8000'"
+        raise RequestError(msg)
+    return (base_url or "").rstrip("/").removesuffix("/v1")
+
+
+class RemotePair(Pair):
+    """A pair on a server."""
+
+    def __init__(
+        self,
+        client: Client,
+        about: Mapping[str, Any],
+        *,
+        policy: DelegationPolicy,
+        writer: Who | None = None,
+    ) -> None:
+        """Put a pair together from what a server tells of itself.
+
+        Args:
+            client: Talks to it.
+            about: What it carries.
+            policy: Used by calls that give none.
+            writer: Who writes alone, if one of the two does.
+        """
+        models = {
+            who: Hosted(about[who], about["size"], about["context"], lambda *_: None)
+            for who in ("base", "reasoner")
+        }
+        if writer is not None:
+            models = dict.fromkeys(models, models[writer])
+        vocabulary = Vocabulary(about["size"], about["size"], frozenset(), _nowhere, _nowhere)
+        prompter = _RemotePrompter(client, tuple(about["stops"]), writer)
+        super().__init__(models["base"], models["reasoner"], vocabulary, prompter, policy=policy)
+        self._client = client
+        self._about = about
+        self._writer = writer
+
+    def alone(self, who: Who) -> RemotePair:
+        """One of the two writing by itself, on the same server; see `Pair.alone`."""
+        super().alone(who)  # checks the name
+        silent = DelegationPolicy(budget=0)
+        return RemotePair(self._client, self._about, policy=silent, writer=self._writer or who)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def generate(self, prompt: Prompt, *, on_step: OnStep | None = None, **settings: Any) -> Generation:
+        """Write one answer; see `Pair.generate`."""
+        return self.generate_batch([prompt], on_step=on_step, **settings)[0]
+
+    def generate_batch(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        policy: DelegationPolicy | Mapping[str, Any] | None = None,
+        tools: Tools = None,
+        on_step: OnStep | None = None,
+        **settings: Any,
+    ) -> list[Generation]:
+        """Write one answer to each prompt, all at once; see `Pair.generate_batch`."""
+        if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+            msg = f"prompts: {type(prompts).__name__} is not a list of prompts; for one, use generate"
+            raise PromptError(msg)
+        seeds = settings.pop("seed", None)
+        if not isinstance(seeds, list | tuple):
+            first = self._request(policy, seed=seeds, **settings)
+            seeds = [first.seed] * len(prompts)
+        elif len(seeds) != len(prompts):
+            msg = f"seed: {len(seeds)} seeds for {len(prompts)} prompts; give one, or one a prompt"
+            raise RequestError(msg)
+        asked = [
+            self._asked(prompt, tools, self._request(policy, seed=seed, **settings))
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
+        if on_step is not None:
+            on_step()
+        # A seed names its text, so an answer that was lost on its way can be asked for again.
+        futures = [self._client.start(self._client.answer(each)) for each in asked]
+        wait(futures, on_step)
+        return [future.result() for future in futures]
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        policy: DelegationPolicy | Mapping[str, Any] | None = None,
+        tools: Tools = None,
+        on_step: OnStep | None = None,
+        **settings: Any,
+    ) -> Iterator[Piece | Generation]:
+        """Write one answer piece by piece; see `Pair.stream`."""
+        asked = self._asked(prompt, tools, self._request(policy, **settings))
+        return self._events({**asked, "stream": True}, on_step)
+
+    def score(
+        self,
+        prompt: Prompt,
+        completion: str | Sequence[int],
+        *,
+        policy: DelegationPolicy | Mapping[str, Any] | None = None,
+        tools: Tools = None,
+    ) -> Trace:
+        """Read a given text with both models; see `Pair.score`."""
+        asked = self._asked(prompt, tools, self._request(policy))
+        told = completion if isinstance(completion, str) else list(completion)
+        return Trace.model_validate(self._client.ask("POST", SCORE, {**asked, "completion": told}))
+
+    def _asked(self, prompt: Prompt, tools: Tools, request: Request) -> dict[str, Any]:
+        """A call as the server takes it."""
+        return {
+            **_told(prompt, tools, self._writer),
+            "policy": json.loads(request.policy.model_dump_json()),
+            "max_tokens": request.max_tokens,
+            "temperature": request.sampling.temperature,
+            "top_p": request.sampling.top_p,
+            "top_k": request.sampling.top_k,
+            "seed": request.seed,
+            "stop": list(request.stop),
+            "trace": request.trace,
+            "ignore_eos": request.ignore_eos,
+            "logprobs": request.logprobs,
+            "grammar": None
+            if request.grammar is None
+            else {"kind": request.grammar.kind, "source": request.grammar.source},
+        }
+
+    def _events(self, asked: dict[str, Any], on_step: OnStep | None) -> Iterator[Piece | Generation]:
+        heard = queue.SimpleQueue[Piece | Generation | None]()
+        if on_step is not None:
+            on_step()
+        future = self._client.start(self._client.follow(asked, heard.put))
+        future.add_done_callback(lambda _: heard.put(None))
+        try:
+            while (event := following(heard, on_step)) is not None:
+                yield event
+            future.result()
+        finally:
+            future.cancel()
+
+
+class _RemotePrompter:
+    """Has prompts rendered by the server, whose tokenizers and templates they are."""
+
+    def __init__(self, client: Client, stops: tuple[str, ...], writer: Who | None) -> None:
+        self._client = client
+        self.stops = stops
+        self._writer = writer
+
+    def render(self, prompt: Prompt, *, tools: Tools = None) -> Rendered:
+        """Token ids for the base and for the reasoner."""
+        if isinstance(prompt, Rendered):
+            return prompt if self._writer is None else prompt.alone(self._writer)
+        said = self._client.ask("POST", RENDER, _told(prompt, tools, self._writer))
+        ids = tuple(said["base"]), tuple(said["reasoner"])
+        return Rendered(*ids, said["thinking"], said["reasoner_thinking"])
+
+    def completion_ids(self, completion: str | Sequence[int]) -> list[int]:
+        """Token ids of a given answer."""
+        told = completion if isinstance(completion, str) else list(completion)
+        return list(self._client.ask("POST", TOKENS, {"completion": told})["ids"])
+
+    def alone(self, who: Who) -> _RemotePrompter:
+        """The prompts of one model, for both."""
+        return _RemotePrompter(self._client, self.stops, self._writer or who)
+
+
+def _told(prompt: Prompt, tools: Tools, writer: Who | None) -> dict[str, Any]:
+    """A prompt as JSON."""
+    if isinstance(prompt, Rendered):
+        given: Any = {"base": prompt.base, "reasoner": prompt.reasoner, "thinking": prompt.thinking}
+        given["reasoner_thinking"] = prompt.reasoner_thinking
+    elif isinstance(prompt, str):
+        given = prompt
+    elif isinstance(prompt, bytes) or not isinstance(prompt, Sequence):
+        msg = f"prompt: {type(prompt).__name__} is neither text nor messages nor token ids"
+        raise PromptError(msg)
+    else:
+        given = [dict(each) if isinstance(each, Mapping) else each for each in prompt]
+    told = {"prompt": given, "tools": None if tools is None else list(tools), "writer": writer}
+    try:
+        json.dumps(told)
+    except (TypeError, ValueError) as error:
+        msg = f"prompt: it cannot be sent as JSON: {error}"
+        raise PromptError(msg) from error
+    return told
+
+
+def _nowhere(_: Any) -> str:
+    msg = "the vocabulary of a remote pair is the server's"
+    raise NotImplementedError(msg)

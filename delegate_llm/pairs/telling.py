@@ -1,0 +1,238 @@
+"""What stands between an engine and a pair: an answer goes in, what was decided comes out and is told on."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeVar
+
+from delegate_llm.errors import NumericsError
+from delegate_llm.pairs.pair import OnStep, Piece, generation_of, piece_of
+from delegate_llm.pairs.prompts import Who
+from delegate_llm.pairs.seam import Meter, Session
+from delegate_llm.policy import DelegationPolicy
+from delegate_llm.request import Request
+from delegate_llm.rows import Likelihood, Row, Vocabulary
+from delegate_llm.scoring import Facts, judged
+from delegate_llm.trace import Generation, Trace
+from delegate_llm.vllm_plugin.wire import Told
+
+__all__ = ("Answer", "Engine", "Hosted", "Scoring", "Telling", "following", "wait")
+
+_Some = TypeVar("_Some")
+_MOMENT: Final = 0.02
+"""Seconds between looks at whether a caller has had enough."""
+
+
+@dataclass(slots=True)
+class Hosted:
+    """What is known of a model that runs elsewhere; a `Reader` that cannot be read from here."""
+
+    name: str
+    rows: int
+    context: int | None
+    cost: Callable[[Meter, int, int, int], None]
+    """Books a forward, as `Costs.charge`."""
+    rewinds: bool = True
+    batches: bool = True
+
+    def open(self, rows: int) -> Session:
+        """Not here."""
+        raise NotImplementedError(rows)
+
+
+@dataclass(slots=True)
+class Answer:
+    """One answer that an engine is to write."""
+
+    prompt: list[int]
+    policy: DelegationPolicy
+    request: Request
+    seed: int
+    room: int
+    """Tokens at most."""
+    eos: tuple[int, ...]
+    grammar: str | None = None
+    """What the answer must look like, in the dialect of Lark that llguidance reads."""
+    forced: list[int] | None = None
+    """Tokens that are said whatever the models say: a text to be scored."""
+
+
+class Engine(Protocol):
+    """Writes answers; any number at a time, from any thread."""
+
+    ahead: int
+    """Positions that the base drafts."""
+
+    def write(self, answer: Answer, tell: Callable[[list[Told]], bool]) -> Future[None]:
+        """Begin an answer.
+
+        Args:
+            answer: What to write.
+            tell: Called in the engine's thread with what was decided, in order; False ends the answer.
+
+        Returns:
+            Done when the answer is; cancelling it stops the engine's work on it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop for good."""
+        ...
+
+
+class Telling:
+    """An answer on its way: what was decided goes in, pieces of text and at last the answer come out."""
+
+    def __init__(self, row: Row, models: tuple[Hosted, Hosted], ahead: int, writer: Who | None) -> None:
+        """Start with nothing decided.
+
+        Args:
+            row: Of the answer.
+            models: The base and the reasoner.
+            ahead: Positions that the base drafts.
+            writer: Who writes alone, if one of the two does.
+        """
+        self.row = row
+        self._models = models
+        self._ahead = ahead
+        self._writer = writer
+        self._meters = Meter(), Meter()
+        self._shown = self._told = 0
+
+    def hear(self, told: Sequence[Told]) -> bool:
+        """Add what was decided; False once the answer has ended.
+
+        Raises:
+            NumericsError: If a model returned NaN.
+        """
+        row, alone = self.row, self._writer is not None
+        for each in told:
+            if row.reason is not None:
+                break
+            self._charge(each)
+            _check(each, len(row.tokens))
+            likelihood = None if row.request.logprobs is None else Likelihood(each.logprob, each.top)
+            row.take(
+                each.token,
+                asked=each.asked and not alone,
+                takeover=each.takeover and not alone,
+                score=None if alone else each.score,
+                entropy=each.entropy,
+                base=each.token if alone else each.base_token,
+                reasoner=None if alone else each.reasoner_token,
+                likelihood=likelihood,
+            )
+        return row.reason is None
+
+    def piece(self) -> Piece | None:
+        """Text that is whole now and was not told; None if there is none."""
+        safe = self.row.text.safe()
+        return self._piece(safe) if safe > self._shown else None
+
+    def rest(self) -> Piece | None:
+        """What `piece` has held back, at the end."""
+        if self._shown < len(self.row.text.text) or self._told < len(self.row.decisions):
+            return self._piece(len(self.row.text.text))
+        return None
+
+    def finished(self) -> Generation:
+        """The answer."""
+        if self.row.reason is None:  # the engine ended it: at the end of its context
+            self.row.reason = "length"
+            self.row.text.finish()
+        meters = self._meters
+        return generation_of(self.row, *(reversed(meters) if self._writer == "reasoner" else meters))
+
+    def _piece(self, end: int) -> Piece:
+        piece = piece_of(self.row, self._shown, end, self._told)
+        self._shown, self._told = end, len(self.row.decisions)
+        return piece
+
+    def _charge(self, told: Told) -> None:
+        """Book the forwards that began with a token: the base's draft before it, and one of the reasoner."""
+        if not told.step:
+            return
+        row, (base, reasoner), (drafting, reading) = self.row, self._models, self._meters
+        seen, fresh = len(row.base_prompt) + len(row.tokens), not row.tokens
+        if self._writer != "reasoner":  # else what it spares is the engine's affair
+            if fresh:
+                base.cost(drafting, 0, seen, 1)
+            else:
+                for at in range(self._ahead + 1):
+                    base.cost(drafting, seen + at, 1, 1)
+        if told.read and self._writer != "base":
+            reasoner.cost(reading, *((0, seen, 1) if fresh else (seen, told.read, told.read)))
+
+
+class Scoring:
+    """A given text on its way through both models."""
+
+    def __init__(self, answer: Answer, policy: DelegationPolicy, vocabulary: Vocabulary) -> None:
+        """Start with nothing read.
+
+        Args:
+            answer: The text, as an answer that is forced.
+            policy: Says where it would have handed over.
+            vocabulary: What the two models share.
+        """
+        self.answer = answer
+        self._policy = policy
+        self._vocabulary = vocabulary
+        self._facts: list[Facts] = []
+
+    def hear(self, told: Sequence[Told]) -> bool:
+        """Add what both models said."""
+        for at, each in enumerate(told, len(self._facts)):
+            _check(each, at)
+            assert each.reasoner_token is not None
+            assert each.score is not None
+            self._facts.append(Facts(each.score, each.entropy, each.base_token, each.reasoner_token))
+        return True
+
+    def trace(self) -> Trace:
+        """What the policy says of the whole text."""
+        return judged(self.answer.forced or (), self._facts, self._vocabulary, self._policy)
+
+
+def _check(told: Told, position: int) -> None:
+    if told.entropy != told.entropy or (told.score is not None and told.score != told.score):
+        msg = (
+            f"a model returned logits from which no token can be drawn (nan) at position {position}. "
+            "Check the weights, or load them in another dtype (float32 or bfloat16)"
+        )
+        raise NumericsError(msg)
+
+
+def wait(futures: Sequence[Future[Any]], on_step: OnStep | None) -> None:
+    """Wait for all; what one of them or the caller raises ends the others."""
+    try:
+        for future in futures:
+            while True:
+                with suppress(TimeoutError):
+                    future.result(None if on_step is None else _MOMENT)
+                    break
+                if future.done():
+                    future.result()
+                assert on_step is not None
+                on_step()
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def following(heard: queue.SimpleQueue[_Some], on_step: OnStep | None) -> _Some:
+    """What comes next."""
+    while True:
+        try:
+            some = heard.get(timeout=None if on_step is None else _MOMENT)
+        except queue.Empty:
+            assert on_step is not None
+            on_step()
+            continue
+        if on_step is not None:
+            on_step()
+        return some
