@@ -1,0 +1,236 @@
+"""A pair on a server is the pair: same answers, traces, streams and errors, over HTTP."""
+
+import asyncio
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+
+pytest.importorskip("vllm", reason="vLLM is not installed in this environment; `make test-vllm` makes one")
+
+from vllm_server import serving
+
+from delegate_llm import DelegatedChatModel, Generation, load_pair
+from delegate_llm.errors import EngineError, GrammarError, LoadError, PolicyError, PromptError, RequestError
+from delegate_llm.tiny.agent import TOOLS, execute
+from delegate_llm.tiny.problems import grade, messages, problems
+
+PROBLEMS = problems(16, seed=7, split="test")
+CHATS = [messages(each) for each in PROBLEMS]
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("remote") / "log", "--api-key", "sesame") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def remote(server):
+    pair = load_pair(backend="remote", base_url=server.url, api_key="sesame")
+    yield pair
+    pair.close()
+
+
+def essence(generation):
+    return generation.model_copy(
+        update={
+            "usage": None,
+            "trace": generation.trace.model_copy(
+                update={
+                    "decisions": tuple(
+                        each.model_copy(update={"score": None, "base_entropy": None})
+                        for each in generation.trace.decisions
+                    )
+                }
+            ),
+            "logprobs": generation.logprobs
+            and [(each.token_id, [one.token_id for one in each.top]) for each in generation.logprobs],
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"trace": "full"},
+        {"temperature": 0.8, "seed": 3, "top_p": 0.9, "top_k": 50},
+        {"policy": {"budget": 0}},
+        {"policy": {"threshold": 0.1, "budget": {"limit": 3, "asks": 9}, "gates": ["boundary"]}},
+        {"stop": ["="], "max_tokens": 40},
+        {"grammar": {"json": SCHEMA}},
+        {"grammar": {"choice": ["yes", "no"]}, "temperature": 1.0, "seed": 1},
+        {"logprobs": 2, "max_tokens": 9},
+        {"ignore_eos": True, "max_tokens": 80, "trace": "off"},
+    ],
+    ids=str,
+)
+def test_it_answers_as_the_pair_does(remote, reference, settings):
+    found = remote.generate_batch(CHATS, **settings)
+    wanted = reference.generate_batch(CHATS, schedule="lockstep", **settings)
+    assert [essence(each) for each in found] == [essence(each) for each in wanted]
+    assert all(
+        each.usage.prompt_tokens == like.usage.prompt_tokens for each, like in zip(found, wanted, strict=True)
+    )
+
+
+def test_a_stream_adds_up(remote, reference):
+    *pieces, last = remote.stream(CHATS[0], temperature=0.7, seed=5)
+    assert isinstance(last, Generation)
+    assert len(pieces) > 3
+    assert "".join(each.text for each in pieces) == last.text
+    assert [each.token_id for piece in pieces for each in piece.decisions] == list(last.token_ids)
+    assert essence(last) == essence(reference.generate(CHATS[0], temperature=0.7, seed=5))
+
+
+def test_prompts_scores_and_arms(remote, reference):
+    assert remote.prompter.render(CHATS[0]) == reference.prompter.render(CHATS[0])
+    assert remote.prompter.completion_ids("So 3 + 4") == reference.prompter.completion_ids("So 3 + 4")
+    rendered = remote.prompter.render(CHATS[0], tools=TOOLS)
+    assert essence(remote.generate(rendered)) == essence(reference.generate(rendered))
+    found, wanted = (pair.score(CHATS[0], "So 3 + 4 = 7.") for pair in (remote, reference))
+    assert found.summary == wanted.summary
+    assert [each.reasoner_token for each in found.decisions] == [
+        each.reasoner_token for each in wanted.decisions
+    ]
+    for who in ("base", "reasoner"):
+        one, other = (pair.alone(who).generate(CHATS[1]) for pair in (remote, reference))
+        assert (one.text, one.trace) == (other.text, other.trace)
+
+
+def test_two_hundred_at_sixteen_at_a_time(remote, reference):
+    with ThreadPoolExecutor(16) as pool:
+        found = list(
+            pool.map(lambda at: remote.generate(CHATS[at % 16], temperature=0.5, seed=at // 16), range(200))
+        )
+    wanted = reference.generate_batch(
+        [CHATS[at % 16] for at in range(200)], temperature=0.5, seed=[at // 16 for at in range(200)]
+    )
+    assert [essence(each) for each in found] == [essence(each) for each in wanted]
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "said"),
+    [
+        ({"policy": {"threshold": -1}}, PolicyError, "threshold"),
+        ({"policy": {"gates": [lambda view: True]}}, PolicyError, "callable"),
+        ({"max_tokens": 0}, RequestError, "max_tokens"),
+        ({"nonsense": 0}, RequestError, "nonsense"),
+        ({"grammar": {"json": {"type": "no such type"}}}, GrammarError, "grammar"),
+    ],
+    ids=str,
+)
+def test_bad_settings(remote, settings, error, said):
+    with pytest.raises(error, match=said):
+        remote.generate(CHATS[0], **settings)
+    with pytest.raises(error, match=said):
+        list(remote.stream(CHATS[0], **settings))
+    assert remote.generate(CHATS[0], max_tokens=2).token_ids
+
+
+@pytest.mark.parametrize(
+    "prompt", ["", [], [10**9], [{"content": "no role"}], b"bytes", [3] * 2000], ids=repr
+)
+def test_bad_prompts(remote, prompt):
+    with pytest.raises(PromptError):
+        remote.generate(prompt)
+
+
+def test_what_cannot_be_connected_to(server):
+    with pytest.raises(RequestError, match="base_url"):
+        load_pair(backend="remote")
+    with pytest.raises(RequestError, match="base_url"):
+        load_pair(backend="remote", base_url="ftp://x")
+    with pytest.raises(LoadError, match="api_key"):
+        load_pair(backend="remote", base_url=server.url, api_key="wrong")
+    with pytest.raises(LoadError, match="carries"):
+        load_pair("other/base", backend="remote", base_url=server.url, api_key="sesame")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(EngineError, match="does not answer"):
+        load_pair(backend="remote", base_url=nobody, max_retries=0)
+
+
+def test_a_request_that_was_lost_is_sent_again(server):
+    """Behind a proxy that drops every first attempt of a path."""
+    seen = set()
+
+    class Proxy(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.0"
+
+        def handle_any(self):
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if self.path not in seen:
+                seen.add(self.path)
+                self.send_error(503)
+                return
+            headers = {
+                name: self.headers[name] for name in ("Authorization", "Content-Type") if self.headers[name]
+            }
+            said = httpx.request(
+                self.command,
+                server.url + self.path,
+                content=body,
+                headers=headers,
+                timeout=60,
+                trust_env=False,
+            )
+            self.send_response(said.status_code)
+            self.end_headers()
+            self.wfile.write(said.content)
+
+        do_GET = do_POST = handle_any  # noqa: N815 - the library's names
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{proxy.server_address[1]}/v1"
+        pair = load_pair(backend="remote", base_url=url, api_key="sesame")
+        assert pair.generate(CHATS[0], max_tokens=5).token_ids
+        assert len(seen) == 2
+        pair.close()
+        seen.clear()
+        with pytest.raises(EngineError, match="503"):
+            load_pair(backend="remote", base_url=url, api_key="sesame", max_retries=0)
+        proxy.shutdown()
+
+
+def test_the_chat_model(server, reference):
+    settings = {"temperature": 0.6, "seed": 2, "trace": "full"}
+    model = DelegatedChatModel(backend="remote", base_url=server.url, api_key="sesame", **settings)
+    local = DelegatedChatModel(pair=reference, **settings)
+    question = PROBLEMS[0].question
+    found, wanted = model.invoke(question), local.invoke(question)
+    assert found.content == wanted.content
+    assert (
+        found.response_metadata["delegation"]["summary"] == wanted.response_metadata["delegation"]["summary"]
+    )
+    assert found.usage_metadata == wanted.usage_metadata
+    chunks = list(model.stream(question))
+    assert "".join(each.content for each in chunks) == wanted.content
+    assert [each.content for each in model.batch([question, question])] == [wanted.content] * 2
+    assert asyncio.run(model.ainvoke(question)).content == wanted.content
+    assert "sesame" not in repr(model)
+    assert "sesame" not in str(model.to_json())
+
+
+def test_the_chat_model_with_tools(server):
+    model = DelegatedChatModel(backend="remote", base_url=server.url, api_key="sesame").bind_tools(TOOLS)
+    answer = model.invoke(PROBLEMS[1].question)
+    assert answer.tool_calls
+    assert execute(answer.tool_calls[0]["name"], answer.tool_calls[0]["args"])
+    form = DelegatedChatModel(backend="remote", base_url=server.url, api_key="sesame")
+    assert isinstance(form.with_structured_output(SCHEMA, method="json_schema").invoke("3?")["n"], int)
+
+
+def test_problems_are_solved(remote):
+    answers = remote.generate_batch(CHATS)
+    assert sum(grade(each, said.text) for each, said in zip(PROBLEMS, answers, strict=True)) >= 14
