@@ -8,7 +8,7 @@ from typing import Final
 
 from delegate_llm.errors import LoadError
 
-__all__ = ("ANYWAY", "TESTED", "check_version", "installed")
+__all__ = ("ANYWAY", "TESTED", "check_version", "installed", "register")
 
 TESTED: Final = "0.32."
 """What the version has to begin with."""
@@ -24,6 +24,16 @@ def installed() -> str | None:
         except metadata.PackageNotFoundError:
             continue
     return None
+
+
+def register() -> None:
+    """What vLLM calls in each of its processes: stop at once if it is to delegate and cannot.
+
+    Only where `VLLM_PLUGINS` names this package, as `delegate-llm serve` does: whoever uses vLLM for something
+    else is none of our business.
+    """
+    if "delegate_llm" in os.environ.get("VLLM_PLUGINS", "").split(","):
+        check_version()
 
 
 def check_version() -> None:
