@@ -22,11 +22,12 @@ from delegate_llm.policy import DelegationPolicy
 from delegate_llm.rows import Vocabulary
 from delegate_llm.vllm_plugin.engine import VllmEngine
 from delegate_llm.vllm_plugin.versions import check_version
+from delegate_llm.vllm_plugin.wire import COLUMNS, room_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ("WORKER", "Outline", "engine_arguments", "load_vllm_pair", "room_of")
+__all__ = ("WORKER", "Outline", "engine_arguments", "load_vllm_pair")
 
 WORKER: Final = "delegate_llm.vllm_plugin.worker.DelegatingWorker"
 AHEAD: Final = 8
@@ -192,8 +193,6 @@ def engine_arguments(
     """
     from vllm.platforms import current_platform
 
-    from delegate_llm.vllm_plugin.wire import COLUMNS
-
     ours = {
         "model": reasoner,
         "revision": reasoner_revision,
@@ -232,8 +231,3 @@ def engine_arguments(
         chosen["dtype"] = dtype
     merged = {**chosen, **given, **ours}
     return {name: value for name, value in merged.items() if value is not None}
-
-
-def room_of(length: int, ahead: int) -> int:
-    """Tokens of prompt and answer that fit: drafts run ahead of them, and are scored behind them."""
-    return length - 2 * ahead - 1

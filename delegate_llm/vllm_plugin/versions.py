@@ -29,8 +29,8 @@ def installed() -> str | None:
 def register() -> None:
     """What vLLM calls in each of its processes: stop at once if it is to delegate and cannot.
 
-    Only where `VLLM_PLUGINS` names this package, as `delegate-llm serve` does: whoever uses vLLM for something
-    else is none of our business.
+    Only where `VLLM_PLUGINS` names this package, as `delegate-llm serve` does: what else vLLM is used for is
+    none of our business.
     """
     if "delegate_llm" in os.environ.get("VLLM_PLUGINS", "").split(","):
         check_version()

@@ -31,6 +31,7 @@ __all__ = (
     "Told",
     "is_silent",
     "policy_of",
+    "room_of",
     "to_wire",
     "told",
 )
@@ -118,6 +119,11 @@ def policy_of(extra: Mapping[str, Any] | None) -> DelegationPolicy | None:
         msg = f"{KEY}: {given!r:.80} is no policy; give its fields, such as {{'threshold': 1.5, 'budget': 8}}"
         raise PolicyError(msg)
     return DelegationPolicy.of(given)
+
+
+def room_of(length: int, ahead: int) -> int:
+    """Tokens of prompt and answer that fit: drafts run ahead of them, and are scored behind them."""
+    return length - 2 * ahead - 1
 
 
 def told(ids: Sequence[int], numbers: Sequence[float]) -> Told:

@@ -20,7 +20,12 @@ from delegate_llm.tiny.problems import grade, messages, problems
 
 PROBLEMS = problems(16, seed=7, split="test")
 CHATS = [messages(each) for each in PROBLEMS]
-SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+SCHEMA = {
+    "title": "Number",
+    "type": "object",
+    "properties": {"n": {"type": "integer"}},
+    "required": ["n"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +68,7 @@ def essence(generation):
         {"policy": {"budget": 0}},
         {"policy": {"threshold": 0.1, "budget": {"limit": 3, "asks": 9}, "gates": ["boundary"]}},
         {"stop": ["="], "max_tokens": 40},
-        {"grammar": {"json": SCHEMA}},
+        {"grammar": {"json": SCHEMA}, "max_tokens": 30},
         {"grammar": {"choice": ["yes", "no"]}, "temperature": 1.0, "seed": 1},
         {"logprobs": 2, "max_tokens": 9},
         {"ignore_eos": True, "max_tokens": 80, "trace": "off"},

@@ -1,0 +1,291 @@
+"""A pair over HTTP: what `backend="remote"` asks for. Prompts, answers and scores, by the pair's own code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from http import HTTPStatus
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from delegate_llm.errors import DelegateError, EngineError, GrammarError, PromptError, RequestError
+from delegate_llm.grammar import Grammar
+from delegate_llm.pairs import PLAIN_CHAT
+from delegate_llm.pairs.costs import Costs
+from delegate_llm.pairs.hosted import HostedPair
+from delegate_llm.pairs.http import ANSWERS
+from delegate_llm.pairs.loading import prompters
+from delegate_llm.pairs.pair import Piece
+from delegate_llm.pairs.prompts import Rendered, TemplatePrompter
+from delegate_llm.pairs.remote import PAIR, RENDER, SCORE, TOKENS
+from delegate_llm.pairs.telling import Hosted, Telling
+from delegate_llm.pairs.vllm import Outline
+from delegate_llm.pairs.vocabulary import shared_vocabulary
+from delegate_llm.policy import DelegationPolicy
+from delegate_llm.vllm_plugin.engine import sampling_of, write
+from delegate_llm.vllm_plugin.wire import Told, room_of
+
+__all__ = ("PairServer", "pair_routes")
+
+_SETTINGS: Final = (
+    *("max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "trace", "ignore_eos", "logprobs"),
+)
+_KNOWN: Final = {*_SETTINGS, "prompt", "tools", "writer", "policy", "grammar", "stream", "completion"}
+
+
+class PairServer:
+    """The pair that a vLLM server carries."""
+
+    def __init__(self, engine: Any, names: tuple[str, str], policy: DelegationPolicy) -> None:
+        """Put it together; this reads both tokenizers.
+
+        Args:
+            engine: vLLM's client.
+            names: What the base and the reasoner are called.
+            policy: Of requests that bring none.
+
+        Raises:
+            LoadError: If a checkpoint cannot be read.
+        """
+        config = engine.vllm_config
+        model, speculative = config.model_config, config.speculative_config
+        trust = model.trust_remote_code
+        low = Outline(speculative.model, "base", speculative.revision, trust_remote_code=trust)
+        high = Outline(model.model, "reasoner", model.revision, trust_remote_code=trust)
+        vocabulary = shared_vocabulary(
+            (low.tokenizer, high.tokenizer), (low.model, high.model), rows=min(low.rows, high.rows)
+        )
+        both = prompters((low.tokenizer, high.tokenizer), (None, None), (None, None), fallback=PLAIN_CHAT)
+        self._ahead = _Ahead(speculative.num_speculative_tokens)
+        context = room_of(min(model.max_model_len, low.context or model.max_model_len), self._ahead.ahead)
+        models = [
+            Hosted(name, each.rows, context, Costs.of(each.model).charge)
+            for name, each in zip(names, (low, high), strict=True)
+        ]
+        prompter = TemplatePrompter(*both, size=vocabulary.size)
+        self._engine = engine
+        self._synchronous = not config.scheduler_config.async_scheduling
+        self.pair = HostedPair(self._ahead, models[0], models[1], vocabulary, prompter, policy=policy)
+
+    def about(self) -> dict[str, Any]:
+        """What the pair is."""
+        return {
+            "base": self.pair.base.name,
+            "reasoner": self.pair.reasoner.name,
+            "context": self.pair.base.context,
+            "size": self.pair.vocabulary.size,
+            "stops": list(self.pair.prompter.stops),
+            "policy": json.loads(self.pair.policy.model_dump_json()),
+        }
+
+    def render(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A prompt as both models read it."""
+        rendered = self._writing(body).prompter.render(_prompt(body), tools=_tools(body))
+        return {name: getattr(rendered, name) for name in Rendered.__dataclass_fields__}
+
+    def tokens(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Token ids of a text."""
+        return {"ids": self.pair.prompter.completion_ids(_completion(body))}
+
+    async def score(self, body: dict[str, Any]) -> Response:
+        """A given text, read by both models."""
+        scoring = await asyncio.to_thread(
+            self.pair.scoring,
+            _prompt(body),
+            _completion(body),
+            policy=body.get("policy"),
+            tools=_tools(body),
+        )
+        sampling = sampling_of(scoring.answer, synchronous=self._synchronous)
+        await write(self._engine, scoring.answer, sampling, scoring.hear)
+        return Response(scoring.trace().to_json(), media_type="application/json")
+
+    async def answer(self, body: dict[str, Any]) -> Response:
+        """An answer as events: pieces if it is to be streamed, and the whole at the end."""
+        streaming = bool(body.get("stream"))
+        pair = self._writing(body)
+        settings = {name: body[name] for name in _SETTINGS if body.get(name) is not None}
+        telling = await asyncio.to_thread(
+            pair.begin,
+            _prompt(body),
+            policy=body.get("policy"),
+            tools=_tools(body),
+            streaming=streaming,
+            grammar=_grammar(body.get("grammar")),
+            **settings,
+        )
+        answer = pair.answer(telling.row)
+        sampling = sampling_of(answer, synchronous=self._synchronous)
+
+        def start(tell: Callable[[list[Told]], bool]) -> Any:
+            return write(self._engine, answer, sampling, tell)
+
+        return StreamingResponse(_events(telling, start, streaming=streaming), media_type="text/event-stream")
+
+    def _writing(self, body: dict[str, Any]) -> HostedPair:
+        for name in body.keys() - _KNOWN:
+            msg = f"unknown setting {name!r}"
+            raise RequestError(msg)
+        writer = body.get("writer")
+        return self.pair if writer is None else self.pair.alone(writer)
+
+
+class _Ahead:
+    """An engine that only says how far it drafts: answers are written in the server's own loop."""
+
+    def __init__(self, ahead: int) -> None:
+        self.ahead = ahead
+
+    def write(self, answer: Any, tell: Any) -> Any:
+        raise NotImplementedError((answer, tell))
+
+    def close(self) -> None:
+        """It is the server's."""
+
+
+def pair_routes() -> APIRouter:
+    """The routes; they look for a `PairServer` in the app's state, as `delegation_pair`."""
+    routes = APIRouter()
+
+    async def about(request: Request) -> Response:
+        return JSONResponse(request.app.state.delegation_pair.about())
+
+    async def render(request: Request) -> Response:
+        return await _answered(request, _in_thread("render"))
+
+    async def tokens(request: Request) -> Response:
+        return await _answered(request, _in_thread("tokens"))
+
+    async def score(request: Request) -> Response:
+        return await _answered(request, lambda server, body: server.score(body))
+
+    async def answers(request: Request) -> Response:
+        return await _answered(request, lambda server, body: server.answer(body))
+
+    routes.add_api_route(PAIR, about, methods=["GET"])
+    for path, handler in ((RENDER, render), (TOKENS, tokens), (SCORE, score), (ANSWERS, answers)):
+        routes.add_api_route(path, handler, methods=["POST"])
+    return routes
+
+
+def _in_thread(name: str) -> Callable[[PairServer, dict[str, Any]], Any]:
+    async def work(server: PairServer, body: dict[str, Any]) -> Response:
+        return JSONResponse(await asyncio.to_thread(getattr(server, name), body))
+
+    return work
+
+
+async def _answered(request: Request, work: Callable[[PairServer, dict[str, Any]], Any]) -> Response:
+    """The response of a handler, or what was wrong with the request."""
+    try:
+        body = await request.json()
+        if not isinstance(body, dict):
+            msg = "the body of the request is no JSON object"
+            raise RequestError(msg)
+        response: Response = await work(request.app.state.delegation_pair, body)
+    except DelegateError as error:
+        failed = isinstance(error, EngineError)
+        status = HTTPStatus.SERVICE_UNAVAILABLE if failed else HTTPStatus.BAD_REQUEST
+        return JSONResponse({"error": _told(error)}, status)
+    except ValueError as error:
+        told = {"type": "RequestError", "message": f"the body of the request is no JSON: {error}"}
+        return JSONResponse({"error": told}, HTTPStatus.BAD_REQUEST)
+    return response
+
+
+async def _events(
+    telling: Telling, start: Callable[[Callable[[list[Told]], bool]], Any], *, streaming: bool
+) -> AsyncIterator[str]:
+    heard: asyncio.Queue[list[Told] | None] = asyncio.Queue()
+    over = False
+
+    def tell(told: list[Told]) -> bool:
+        heard.put_nowait(told)
+        return not over
+
+    writing = asyncio.ensure_future(start(tell))
+    writing.add_done_callback(lambda _: heard.put_nowait(None))
+    try:
+        while (told := await heard.get()) is not None:
+            going = telling.hear(told)
+            piece = telling.piece() if streaming else None
+            if piece is not None:
+                yield _event("piece", _piece(piece))
+            if not going:
+                break
+        else:
+            writing.result()
+        if streaming and (piece := telling.rest()) is not None:
+            yield _event("piece", _piece(piece))
+        yield f'data: {{"generation": {telling.finished().to_json()}}}\n\n'
+    except DelegateError as error:
+        yield _event("error", _told(error))
+    finally:
+        over = True
+        writing.cancel()
+
+
+def _event(name: str, value: Any) -> str:
+    return f"data: {json.dumps({name: value})}\n\n"
+
+
+def _piece(piece: Piece) -> dict[str, Any]:
+    return {
+        "text": piece.text,
+        "decisions": [each.model_dump(mode="json") for each in piece.decisions],
+        "logprobs": [each.model_dump(mode="json") for each in piece.logprobs],
+    }
+
+
+def _told(error: DelegateError) -> dict[str, str]:
+    return {"type": type(error).__name__, "message": str(error)}
+
+
+def _prompt(body: dict[str, Any]) -> Any:
+    prompt = body.get("prompt")
+    if not isinstance(prompt, dict):
+        return prompt
+    try:
+        ids = tuple(prompt["base"]), tuple(prompt["reasoner"])
+    except (KeyError, TypeError) as error:
+        msg = "prompt: a rendered one has token ids for 'base' and 'reasoner'"
+        raise PromptError(msg) from error
+    return Rendered(*ids, bool(prompt.get("thinking")), bool(prompt.get("reasoner_thinking")))
+
+
+def _tools(body: dict[str, Any]) -> Any:
+    tools = body.get("tools")
+    if tools is not None and not (isinstance(tools, list) and all(isinstance(each, dict) for each in tools)):
+        msg = "tools: not a list of JSON schemas"
+        raise RequestError(msg)
+    return tools
+
+
+def _completion(body: dict[str, Any]) -> Any:
+    completion = body.get("completion")
+    if not isinstance(completion, str | list):
+        msg = f"completion: {completion!r:.80} is neither text nor token ids"
+        raise PromptError(msg)
+    return completion
+
+
+def _grammar(said: Any) -> Grammar | None:
+    """A grammar as its client has it, built anew from its parts: what comes over a wire is not trusted."""
+    if said is None:
+        return None
+    try:
+        kind, source = said["kind"], said["source"]
+        if kind == "calls":
+            asked = json.loads(source)
+            tools = [{"type": "function", "function": each} for each in asked["tools"]]
+            otherwise = None if asked["otherwise"] is None else Grammar.json(asked["otherwise"])
+            return Grammar.calls(tools, many=bool(asked["many"]), otherwise=otherwise)
+        return Grammar.of({kind: json.loads(source) if kind == "choice" else source})
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, DelegateError):
+            raise
+        msg = f"grammar: {said!r:.80} is none"
+        raise GrammarError(msg) from error

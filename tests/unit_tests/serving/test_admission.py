@@ -1,0 +1,105 @@
+"""What passes the door, and in which form the worker gets it."""
+
+import json
+
+import pytest
+
+pytest.importorskip("vllm", reason="vLLM is not installed in this environment; `make test-vllm` makes one")
+
+from vllm.sampling_params import SamplingParams, StructuredOutputsParams
+
+from delegate_llm import DelegationPolicy
+from delegate_llm.errors import PolicyError, RequestError
+from delegate_llm.serving.admission import Limits, admit
+from delegate_llm.vllm_plugin.wire import COLUMNS, policy_of
+
+LIMITS = Limits(
+    context=100, ahead=8, logprobs=20, eos=(2, 5), synchronous=True, policy=DelegationPolicy(), special=dict
+)
+
+
+def test_the_form():
+    given = SamplingParams(
+        logprobs=3,
+        temperature=1,
+        stop_token_ids=[7],
+        max_tokens=500,
+        extra_args={"delegation": '{"budget": 2}', "delegation_trace": "full", "mine": 1},
+    )
+    before = given.clone()
+    sampling, told, level, logprobs, seeds, silent = admit(given, 10, LIMITS)
+    assert given == before
+    assert not silent
+    assert (told, level, logprobs) == (True, "full", 3)
+    assert sampling.logprobs == 3 + COLUMNS - 1
+    assert sampling.stop_token_ids == [2, 5, 7]
+    assert sampling.max_tokens == 100 - 10 - 2 * 8 - 2
+    assert seeds == [sampling.seed]
+    assert policy_of(sampling.extra_args) == DelegationPolicy(budget=2)
+    assert sampling.extra_args["delegation_trace"] == sampling.extra_args["mine"] == 1
+
+
+def test_nothing_said():
+    sampling, told, level, logprobs, seeds, silent = admit(
+        SamplingParams(temperature=0, max_tokens=5), 10, LIMITS
+    )
+    assert (told, level, logprobs, seeds, silent) == (False, "takeovers", None, [None], False)
+    assert (sampling.max_tokens, sampling.logprobs) == (5, COLUMNS - 1)
+    assert sampling.extra_args == {"delegation_trace": 1}
+    assert admit(SamplingParams(max_tokens=None), 10, LIMITS).sampling.max_tokens == 72
+
+
+def test_a_policy_that_never_listens():
+    asks = SamplingParams(extra_args={"delegation": '{"budget": 0}'})
+    found = admit(asks, 1, LIMITS)
+    assert found.silent
+    assert found.sampling.extra_args["delegation_idle"] == 1
+
+
+@pytest.mark.parametrize("name", ["delegation_forced", "delegation_idle", "delegation_policy"])
+def test_arguments_that_are_not_for_clients(name):
+    with pytest.raises(RequestError, match="no such argument"):
+        admit(SamplingParams(extra_args={name: 1}), 1, LIMITS)
+
+
+def test_seeds_of_choices():
+    assert admit(SamplingParams(n=3, seed=4), 1, LIMITS).seeds == [4, 5, 6]
+    by_key = admit(SamplingParams(n=2, extra_args={"delegation_seed": 9}), 1, LIMITS)
+    assert by_key.seeds == [9, 10]
+    assert "delegation_seed" not in by_key.sampling.extra_args
+    drawn = {admit(SamplingParams(), 1, LIMITS).sampling.seed for _ in range(8)}
+    assert len(drawn) == 8
+
+
+def test_an_answer_that_ignores_its_end():
+    assert admit(SamplingParams(ignore_eos=True), 1, LIMITS).sampling.stop_token_ids == []
+
+
+@pytest.mark.parametrize("tokens", [82, 100])
+def test_prompts_without_room(tokens):
+    with pytest.raises(RequestError, match="max-model-len"):
+        admit(SamplingParams(), tokens, LIMITS)
+    assert admit(SamplingParams(), 81, LIMITS).sampling.max_tokens == 1
+
+
+@pytest.mark.parametrize("gates", ["boundary", {"turn": {"final": 2}}])
+def test_gates_that_read_the_text(gates):
+    ahead = LIMITS._replace(synchronous=False)
+    asks = SamplingParams(extra_args={"delegation": json.dumps({"gates": gates})})
+    assert admit(asks, 1, LIMITS)
+    with pytest.raises(PolicyError, match="--no-async-scheduling"):
+        admit(asks, 1, ahead)
+    with pytest.raises(PolicyError, match="--no-async-scheduling"):
+        admit(SamplingParams(), 1, ahead._replace(policy=DelegationPolicy(gates=gates)))
+    assert admit(SamplingParams(), 1, ahead)
+
+
+def test_one_spelling_of_json():
+    for form in ({"json": {"type": "object"}}, {"json": '{"type": "object"}'}, {"json_object": True}):
+        given = SamplingParams(structured_outputs=StructuredOutputsParams(**form))
+        found = admit(given, 1, LIMITS).sampling.structured_outputs
+        assert found.json["x-guidance"]["key_separator"] == ": "
+        assert found.json["type"] == "object"
+        assert not found.json_object
+        other = admit(given, 1, LIMITS._replace(special=None)).sampling.structured_outputs
+        assert other == given.structured_outputs
