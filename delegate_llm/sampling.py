@@ -14,7 +14,7 @@ from torch import Tensor
 
 from delegate_llm.request import Sampling
 
-__all__ = ("as_int64", "draw", "gumbel_noise", "uniform", "uniforms")
+__all__ = ("argmax", "as_int64", "draw", "gumbel_noise", "uniform", "uniforms")
 
 # Odd constants of Weyl sequences and integer hashes, as torch's signed integers.
 _WEYL: Final = -1640531527  # 2**32 / golden ratio
@@ -40,7 +40,7 @@ def draw(logits: Tensor, sampling: Sampling, seeds: list[int], positions: list[i
         Token ids `[N]`, int64.
     """
     if sampling.temperature < _COLD:
-        return _argmax(logits)
+        return argmax(logits)
     scaled = logits.float() / sampling.temperature
     ids: Tensor | None = None
     if 0 < sampling.top_k < scaled.shape[-1]:
@@ -53,11 +53,11 @@ def draw(logits: Tensor, sampling: Sampling, seeds: list[int], positions: list[i
     return ids.expand_as(scaled).gather(-1, choice).squeeze(-1)
 
 
-def _argmax(logits: Tensor) -> Tensor:
+def argmax(logits: Tensor) -> Tensor:
     """As torch's own; on a CPU by numpy, whose argmax is vectorised and torch's is not."""
     if logits.device.type != "cpu":
         return logits.argmax(-1)
-    return torch.from_numpy(logits.detach().numpy().argmax(-1))
+    return torch.from_numpy(logits.detach().float().numpy().argmax(-1))  # numpy knows no bfloat16
 
 
 def _nucleus(scaled: Tensor, ids: Tensor | None, top_p: float) -> tuple[Tensor, Tensor]:

@@ -48,7 +48,7 @@ def hear(
     *,
     rows: Tensor,
     positions: Tensor,
-    drafted: Tensor | None,
+    drawn: Tensor | None,
     masked: bool,
     top: int,
 ) -> Heard:
@@ -60,8 +60,7 @@ def hear(
         reasoner: Likewise; `-inf` where a grammar forbids a token, if `masked`.
         rows: Of the batch, `[N]`.
         positions: In their answers, `[N]`.
-        drafted: What the base has drawn already `[N]`, negative where nothing; None to draw again, for a
-            grammar may forbid it.
+        drawn: What the base has drawn already `[N]`; None to draw (again), for a grammar may forbid it.
         masked: Whether grammars hold.
         top: How many of the most probable tokens to tell of; none below 1.
     """
@@ -77,7 +76,7 @@ def hear(
                 reasoner[part],
                 rows[part],
                 positions[part],
-                None if drafted is None else drafted[part],
+                None if drawn is None else drawn[part],
                 masked,
                 top,
             )
@@ -106,7 +105,7 @@ def _hear(  # noqa: PLR0917 - as `hear`
     reasoner: Tensor,
     rows: Tensor,
     positions: Tensor,
-    drafted: Tensor | None,
+    drawn: Tensor | None,
     masked: bool,
     top: int,
 ) -> Heard:
@@ -115,9 +114,7 @@ def _hear(  # noqa: PLR0917 - as `hear`
         low = low.masked_fill(torch.isneginf(high), -torch.inf)
     drawable = seats.drawing.within(low), seats.drawing.within(high)
     theirs = seats.draw(drawable[1], rows, positions)
-    ours = seats.draw(drawable[0], rows, positions)
-    if drafted is not None:  # the same, but for what another shape of the same product rounds otherwise
-        ours = torch.where(drafted >= 0, drafted, ours)
+    ours = seats.draw(drawable[0], rows, positions) if drawn is None else drawn
     said, heard = log_probs(low), log_probs(high)
     return Heard(
         ours,

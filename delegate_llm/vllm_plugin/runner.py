@@ -27,6 +27,8 @@ class _Draft:
 
     said: Tensor
     """`[R, K + 1, V]`."""
+    drawn: Tensor
+    """What was drawn from it `[R, K + 1]`."""
     whole: Tensor
     """`[R]`: whether the last position may be used."""
     rows: dict[str, int]
@@ -116,9 +118,10 @@ class DelegatingRunner:
         reading = self.discard_request_mask.np[: batch.num_reqs]  # type: ignore[attr-defined]
         rows = {name: at for at, name in enumerate(batch.req_ids) if not reading[at]}
         assert drafter.said is not None
+        assert drafter.drafted is not None
         assert drafter.whole is not None
-        self._draft = _Draft(drafter.said, drafter.whole, rows)
-        drafter.said = drafter.whole = None
+        self._draft = _Draft(drafter.said, drafter.drafted, drafter.whole, rows)
+        drafter.said = drafter.drafted = drafter.whole = None
         return drafted
 
     def _sample(self, logits: Tensor | None, spec_decode_metadata: Any) -> Any:
@@ -137,7 +140,7 @@ class DelegatingRunner:
         if spec_decode_metadata is not None and any(counts):
             read = _on(np.flatnonzero(layout.columns < np.asarray(counts)[layout.rows]), logits.device)
             drafted[rows[read], columns[read]] = spec_decode_metadata.draft_token_ids.long()
-        base, exists = self._base_logits(names, layout, draft)
+        base, drawn, exists = self._base_logits(names, layout, draft)
         standings = self.seats.standings
         forced = self.seats.forced(layout.width)
         heard = hear(
@@ -146,7 +149,7 @@ class DelegatingRunner:
             logits,
             rows=rows,
             positions=self.seats.positions[rows] + columns,
-            drafted=None if self._masked or forced is not None else drafted[rows, columns],
+            drawn=None if self._masked or forced is not None else drawn,
             masked=self._masked,
             top=self._alternatives(),
         )
@@ -177,8 +180,15 @@ class DelegatingRunner:
             else self._columns(heard, verdicts, block, rows, columns, counts),
         )
 
-    def _base_logits(self, names: list[str], layout: _Layout, draft: _Draft | None) -> tuple[Tensor, Tensor]:
-        """What the base said at each of the `N` rows `[N, V]`, and which exist as `[B, P]`."""
+    def _base_logits(
+        self, names: list[str], layout: _Layout, draft: _Draft | None
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """What the base said at each of the `N` rows, and there is of each answer.
+
+        Returns:
+            Raw logits `[N, V]`; what was drawn from them `[N]`, if that is known of all; and which
+            positions exist, as `[B, P]`.
+        """
         reading = self.discard_request_mask.np[: len(names)]  # type: ignore[attr-defined]
         held = np.array([_NONE if draft is None else draft.rows.get(name, _NONE) for name in names])
         known = (held >= 0) & ~reading
@@ -198,13 +208,15 @@ class DelegatingRunner:
             assert first is not None or not exists.any()
             some = first if first is not None else self._step.logits
             logits = some.new_zeros((len(layout.rows), some.shape[1]))
+            drawn = None
         else:
             place = np.where(held >= 0, held, 0)[layout.rows] * size + np.minimum(layout.columns, size - 1)
             logits = _rows(draft.said.flatten(0, 1), place)
+            drawn = _rows(draft.drawn.flatten(), place) if first is None else None
         if first is not None:
             starts = np.flatnonzero((layout.columns == 0) & np.isin(layout.rows, fresh))
             logits = logits.index_copy(0, _on(starts, device), first.to(logits.dtype))
-        return logits, there
+        return logits, drawn, there
 
     def _read(self, fresh: np.ndarray[Any, Any], layout: _Layout) -> Tensor:
         """What the base says where it has drafted nothing yet: `[F, V]`.

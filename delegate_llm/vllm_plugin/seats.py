@@ -18,7 +18,7 @@ from torch import Tensor
 from delegate_llm.errors import PolicyError
 from delegate_llm.gates import BoundaryGate, TurnGate
 from delegate_llm.policy import DelegationPolicy
-from delegate_llm.sampling import as_int64, gumbel_noise
+from delegate_llm.sampling import argmax, as_int64, gumbel_noise
 from delegate_llm.text import AnswerText
 from delegate_llm.vllm_plugin.acceptance import Rules, Standings
 from delegate_llm.vllm_plugin.wire import FORCED, IDLE, SEED, TRACED, is_silent, policy_of
@@ -214,7 +214,7 @@ class Seats:
             Token ids `[N]`.
         """
         if not any(each.sampled for each in self.batch):
-            return logits.argmax(-1)
+            return argmax(logits)
         at = self.at[rows]
         temperature, top_k, top_p = self._numbers[at, -3:].unbind(1)
         greedy = (temperature < _COLD).unsqueeze(1)

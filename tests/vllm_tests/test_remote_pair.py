@@ -23,7 +23,7 @@ CHATS = [messages(each) for each in PROBLEMS]
 SCHEMA = {
     "title": "Number",
     "type": "object",
-    "properties": {"n": {"type": "integer"}},
+    "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 99}},
     "required": ["n"],
 }
 

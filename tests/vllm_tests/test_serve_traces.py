@@ -251,7 +251,7 @@ def test_the_context_ends(client: openai.OpenAI) -> None:
         model=MODEL, messages=question, temperature=0, extra_body={"ignore_eos": True}
     )
     assert answer.choices[0].finish_reason == "length"
-    assert answer.usage.total_tokens == 1024 - 2 * 8 - 2
+    assert answer.usage.total_tokens == 1024 - 2 * 8 - 1
 
 
 # --- Who may read what ---

@@ -33,7 +33,7 @@ def test_the_form():
     assert (told, level, logprobs) == (True, "full", 3)
     assert sampling.logprobs == 3 + COLUMNS - 1
     assert sampling.stop_token_ids == [2, 5, 7]
-    assert sampling.max_tokens == 100 - 10 - 2 * 8 - 2
+    assert sampling.max_tokens == 100 - 10 - 2 * 8 - 1
     assert seeds == [sampling.seed]
     assert policy_of(sampling.extra_args) == DelegationPolicy(budget=2)
     assert sampling.extra_args["delegation_trace"] == sampling.extra_args["mine"] == 1
@@ -46,7 +46,7 @@ def test_nothing_said():
     assert (told, level, logprobs, seeds, silent) == (False, "takeovers", None, [None], False)
     assert (sampling.max_tokens, sampling.logprobs) == (5, COLUMNS - 1)
     assert sampling.extra_args == {"delegation_trace": 1}
-    assert admit(SamplingParams(max_tokens=None), 10, LIMITS).sampling.max_tokens == 72
+    assert admit(SamplingParams(max_tokens=None), 10, LIMITS).sampling.max_tokens == 73
 
 
 def test_a_policy_that_never_listens():
@@ -75,11 +75,11 @@ def test_an_answer_that_ignores_its_end():
     assert admit(SamplingParams(ignore_eos=True), 1, LIMITS).sampling.stop_token_ids == []
 
 
-@pytest.mark.parametrize("tokens", [82, 100])
+@pytest.mark.parametrize("tokens", [83, 100])
 def test_prompts_without_room(tokens):
     with pytest.raises(RequestError, match="max-model-len"):
         admit(SamplingParams(), tokens, LIMITS)
-    assert admit(SamplingParams(), 81, LIMITS).sampling.max_tokens == 1
+    assert admit(SamplingParams(), 82, LIMITS).sampling.max_tokens == 1
 
 
 @pytest.mark.parametrize("gates", ["boundary", {"turn": {"final": 2}}])

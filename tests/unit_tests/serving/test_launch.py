@@ -35,6 +35,7 @@ def test_as_it_comes():
     }
     given = json.loads(value(found, "--additional-config"))["delegation"]
     assert DelegationPolicy(**given.pop("policy")).threshold == 2.315
+    assert given.pop("names") == ["delegate-llm/tiny-base", "delegate-llm/tiny-reasoner"]
     assert given == {"size": 640, "holes": [], "eos": [2], "traces": 5, "traces_age_s": 7.0}
     assert value(found, "--max-logprobs") == str(20 + COLUMNS)
     assert value(found, "--served-model-name") == "tiny-base+tiny-reasoner"
