@@ -1,6 +1,8 @@
 """A pair on a server is the pair: same answers, traces, streams and errors, over HTTP."""
 
 import asyncio
+import os
+import signal
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -239,3 +241,24 @@ def test_the_chat_model_with_tools(server):
 def test_problems_are_solved(remote):
     answers = remote.generate_batch(CHATS)
     assert sum(grade(each, said.text) for each, said in zip(PROBLEMS, answers, strict=True)) >= 14
+
+
+def test_a_server_that_is_killed_under_load(tmp_path):
+    """Whoever waits gets an error of ours, at once; nobody an answer that is not one."""
+    with serving(tmp_path / "log") as found:
+        pair = load_pair(backend="remote", base_url=found.url, max_retries=1)
+        streams = [pair.stream(chat, ignore_eos=True, max_tokens=900) for chat in CHATS[:4]]
+        for each in streams:
+            next(each)
+        with ThreadPoolExecutor(4) as pool:
+            whole = [pool.submit(pair.generate, chat, ignore_eos=True, max_tokens=900) for chat in CHATS[4:8]]
+            os.killpg(found.process.pid, signal.SIGKILL)
+            for each in whole:
+                with pytest.raises(EngineError):
+                    each.result(60)
+        for each in streams:
+            with pytest.raises(EngineError):
+                list(each)
+        pair.close()
+        with pytest.raises(EngineError, match="closed"):
+            pair.generate(CHATS[0])
