@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from vllm.config import CUDAGraphMode
 from vllm.forward_context import set_forward_context
 from vllm.v1.spec_decode.draft_model import DraftModelProposer
 
@@ -28,6 +27,8 @@ class DelegatingProposer(DraftModelProposer):  # type: ignore[misc]
     """What was drawn from them, `[B, K + 1]`."""
     whole: Tensor | None
     """Whether the last position of a row's draft is to be trusted `[B]`; see `propose`."""
+    caught_up: bool
+    """Whether the base has read all that stands before the batch's next tokens."""
     runner: Any
 
     def adopt(self, runner: Any, seats: Seats) -> None:
@@ -39,27 +40,90 @@ class DelegatingProposer(DraftModelProposer):  # type: ignore[misc]
         """
         self.runner, self.seats = runner, seats
         self.said = self.drafted = self.whole = None
+        self.caught_up = False
         self._logits: list[Tensor] = []
 
-    def propose(self, num_speculative_tokens: int, *args: Any, **kwargs: Any) -> Tensor:
+    def propose(self, num_speculative_tokens: int, **given: Any) -> Tensor:
         """Draft for every row of the batch.
 
         Args:
             num_speculative_tokens: `K`, how many the reasoner will read.
-            *args: As vLLM's.
-            **kwargs: As vLLM's.
+            **given: As vLLM's, which hands them over by name.
 
         Returns:
             Drafts `[B, K]`.
         """
         self._logits = []
-        drafted: Tensor = super().propose(num_speculative_tokens + 1, *args, **kwargs)
-        self.num_speculative_tokens = num_speculative_tokens
+        count, self.num_speculative_tokens = num_speculative_tokens + 1, num_speculative_tokens
+        if self.caught_up and self.eplb_state is None and not self.supports_mm_inputs:
+            drafted = self._go_on(
+                count,
+                given["next_token_ids"],
+                given["common_attn_metadata"],
+                given["num_rejected_tokens_gpu"],
+            )
+        else:
+            drafted = super().propose(count, **given)
+            self.num_speculative_tokens = num_speculative_tokens
+        self.caught_up = False
         self.said = torch.stack(self._logits, 1)
         self._logits = []
         self.drafted = drafted
-        self.whole = self._has_place(len(drafted)) if num_speculative_tokens else None
+        self.whole = self._has_place(len(drafted))
         return drafted[:, :num_speculative_tokens]
+
+    def _go_on(
+        self, count: int, tokens: Tensor, attention: CommonAttentionMetadata, rejected: Tensor | None
+    ) -> Tensor:
+        """Draft from the next tokens on, one token a row and forward.
+
+        vLLM begins a draft by having the whole last block read again, with what was rejected as padding. The
+        base knows it: it has drafted it, and what was said instead of a draft is the next token.
+
+        Args:
+            count: How many.
+            tokens: The next ones `[B]`.
+            attention: Of the reasoner's forward.
+            rejected: How many of each row's tokens in it do not stand `[B]`; None if all do.
+
+        Returns:
+            Drafts `[B, count]`.
+        """
+        rows = attention.batch_size()
+        known = attention.seq_lens.clone() if rejected is None else attention.seq_lens - rejected
+        bound = attention.seq_lens_cpu_upper_bound
+        attention = attention.replace(
+            seq_lens=known,
+            seq_lens_cpu_upper_bound=None if bound is None else bound.clone(),
+            num_actual_tokens=rows,
+            max_query_len=1,
+            query_start_loc=self.arange[: rows + 1],
+            query_start_loc_cpu=torch.from_numpy(self.token_arange_np[: rows + 1]).clone(),
+        )
+        mode, padded, across = self._determine_batch_execution_and_padding(rows)
+        positions, drafted = known.long() - 1, []
+        for at in range(count):
+            positions = self._update_positions_dependent_metadata(
+                positions, attention, rows, padded, self.block_size
+            )
+            _, by_layer = self.build_per_group_and_layer_attn_metadata(attention, draft_index=at + 1)
+            self.input_ids[:rows] = tokens
+            with set_forward_context(
+                by_layer,
+                self.vllm_config,
+                num_tokens=padded,
+                num_tokens_across_dp=across,
+                cudagraph_runtime_mode=mode,
+                slot_mapping=self._get_slot_mapping(padded),
+            ):
+                hidden = self.model(
+                    input_ids=self.input_ids[:padded],
+                    positions=self._get_positions(padded),
+                    inputs_embeds=None,
+                )
+            tokens, _ = self._sample_draft_tokens(hidden[:rows], None)
+            drafted.append(tokens)
+        return torch.stack(drafted, 1)
 
     def read(self, token_ids: Tensor, positions: Tensor, attention: CommonAttentionMetadata) -> Tensor:
         """Let the base read what the reasoner has just read, where it has not drafted yet.
@@ -82,7 +146,7 @@ class DelegatingProposer(DraftModelProposer):  # type: ignore[misc]
             self.vllm_config,
             num_tokens=padded,
             num_tokens_across_dp=across,
-            cudagraph_runtime_mode=mode if mode is not None else CUDAGraphMode.NONE,
+            cudagraph_runtime_mode=mode,
             slot_mapping=self._get_slot_mapping(padded, attention.slot_mapping[:count]),
         ):
             hidden: Tensor = self.model(

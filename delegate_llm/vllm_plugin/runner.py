@@ -204,6 +204,7 @@ class DelegatingRunner:
             ends = torch.arange(layout.width, device=device) == size - 1
             there &= draft.whole[last].unsqueeze(1) | ~ends | _on(~known, device).unsqueeze(1)
         first = self._read(fresh, layout) if len(fresh) else None
+        self.drafter.caught_up = first is not None or not reading.any()
         if draft is None:
             assert first is not None or not exists.any()
             some = first if first is not None else self._step.logits
