@@ -173,3 +173,13 @@ def _logits(pair, sequences):
 
 def _scores(logits):
     return cross_entropy(*map(log_probs, logits))
+
+
+def test_both_models_split_over_two_workers(wanted, monkeypatch):
+    """Tensor parallelism: what each worker decides for itself must be the same."""
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # two cores may be all there are
+    pair = load_pair(BASE, REASONER, backend="vllm", ahead=5, engine_args={"tensor_parallel_size": 2})
+    try:
+        assert all_at_once(pair) == wanted
+    finally:
+        pair.close()
