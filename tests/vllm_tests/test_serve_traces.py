@@ -9,7 +9,6 @@ from importlib.util import find_spec
 from typing import Any
 
 import httpx
-import openai
 import pytest
 
 if find_spec("vllm") is None:
@@ -17,6 +16,7 @@ if find_spec("vllm") is None:
         "vLLM is not installed in this environment; `make test-vllm` makes one", allow_module_level=True
     )
 
+import openai
 from vllm_server import MODEL, Server, alone, command, serving
 
 from delegate_llm import DelegationPolicy, Pair, load_pair
