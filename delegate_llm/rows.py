@@ -288,24 +288,20 @@ class Row:
             takeover = score is not None and self.referee.fires(self.standing, score)
         speaks = heard if takeover else None
         token = speaks.token if speaks else proposal.token
-        changed = token != proposal.token
-        self.changed += changed
         if score is not None and proposal.entropy is not None:
+            changed = token != proposal.token
             self.foresight.learn(proposal.entropy, score, takeover=takeover, changed=changed)
-        if self._keeps(takeover=takeover):
-            self._record(
-                token,
-                asked=asked,
-                takeover=takeover,
-                score=score,
-                entropy=proposal.entropy,
-                base=proposal.token,
-                reasoner=heard.token if heard else None,
-            )
-        if self.request.logprobs is not None:
-            self._remember(token, (speaks or proposal).likelihood)
-        self.standing = self.referee.after(self.standing, score=score, asked=asked, takeover=takeover)
-        self._append(token)
+        self.take(
+            token,
+            asked=asked,
+            takeover=takeover,
+            score=score,
+            entropy=proposal.entropy,
+            base=proposal.token,
+            reasoner=heard.token if heard else None,
+            likelihood=(speaks or proposal).likelihood,
+            standing=self.referee.after(self.standing, score=score, asked=asked, takeover=takeover),
+        )
         return token
 
     def take(
@@ -319,8 +315,9 @@ class Row:
         base: int,
         reasoner: int | None,
         likelihood: Likelihood | None = None,
+        standing: Standing | None = None,
     ) -> None:
-        """Add a position that was decided elsewhere, by the same rules.
+        """Add a position that is decided.
 
         Args:
             token: What was said.
@@ -331,56 +328,34 @@ class Row:
             base: What the base would have said.
             reasoner: What the reasoner would have said; None where it was not asked.
             likelihood: Of the token, if it was asked for.
+            standing: Behind the position; without it, only what is spent and asked is counted on.
         """
-        self.changed += takeover and token != base
-        if self._keeps(takeover=takeover):
-            self._record(
-                token,
-                asked=asked,
-                takeover=takeover,
-                score=score,
-                entropy=entropy,
-                base=base,
-                reasoner=reasoner,
+        self.changed += token != base
+        if self.traced or (takeover and self.request.trace != "off"):
+            piece = self.vocabulary.piece
+            self.decisions.append(
+                Decision(
+                    position=len(self.tokens),
+                    token_id=token,
+                    token=piece(token),
+                    asked=asked,
+                    takeover=takeover,
+                    changed=token != base,
+                    score=score,
+                    base_entropy=entropy,
+                    base_token_id=base,
+                    base_token=piece(base),
+                    reasoner_token_id=reasoner,
+                    reasoner_token=None if reasoner is None else piece(reasoner),
+                )
             )
         if self.request.logprobs is not None:
             self._remember(token, likelihood)
-        spent, consulted = self.standing.spent + takeover, self.standing.asked + asked
-        self.standing = replace(self.standing, spent=spent, asked=consulted)
+        if standing is None:
+            spent, consulted = self.standing.spent + takeover, self.standing.asked + asked
+            standing = replace(self.standing, spent=spent, asked=consulted)
+        self.standing = standing
         self._append(token)
-
-    def _keeps(self, *, takeover: bool) -> bool:
-        """Whether a decision is recorded."""
-        return self.traced or (takeover and self.request.trace != "off")
-
-    def _record(
-        self,
-        token: int,
-        *,
-        asked: bool,
-        takeover: bool,
-        score: float | None,
-        entropy: float | None,
-        base: int,
-        reasoner: int | None,
-    ) -> None:
-        piece = self.vocabulary.piece
-        self.decisions.append(
-            Decision(
-                position=len(self.tokens),
-                token_id=token,
-                token=piece(token),
-                asked=asked,
-                takeover=takeover,
-                changed=token != base,
-                score=score,
-                base_entropy=entropy,
-                base_token_id=base,
-                base_token=piece(base),
-                reasoner_token_id=reasoner,
-                reasoner_token=None if reasoner is None else piece(reasoner),
-            )
-        )
 
     def _remember(self, token: int, likelihood: Likelihood | None) -> None:
         """Keep how probable a token was to whoever said it."""
