@@ -50,6 +50,7 @@ def hear(
     positions: Tensor,
     drawn: Tensor | None,
     masked: bool,
+    silent: bool,
     top: int,
 ) -> Heard:
     """Compare what both models say.
@@ -62,6 +63,7 @@ def hear(
         positions: In their answers, `[N]`.
         drawn: What the base has drawn already `[N]`; None to draw (again), for a grammar may forbid it.
         masked: Whether grammars hold.
+        silent: Whether the reasoner has not run, so that its logits mean nothing but what a grammar forbids.
         top: How many of the most probable tokens to tell of; none below 1.
     """
     count, width = reasoner.shape
@@ -78,6 +80,7 @@ def hear(
                 positions[part],
                 None if drawn is None else drawn[part],
                 masked,
+                silent,
                 top,
             )
         )
@@ -107,19 +110,24 @@ def _hear(  # noqa: PLR0917 - as `hear`
     positions: Tensor,
     drawn: Tensor | None,
     masked: bool,
+    silent: bool,
     top: int,
 ) -> Heard:
     low, high = base.float(), reasoner.float()
     if masked:
         low = low.masked_fill(torch.isneginf(high), -torch.inf)
-    drawable = seats.drawing.within(low), seats.drawing.within(high)
-    theirs = seats.draw(drawable[1], rows, positions)
-    ours = seats.draw(drawable[0], rows, positions) if drawn is None else drawn
-    said, heard = log_probs(low), log_probs(high)
+    ours = seats.draw(seats.drawing.within(low), rows, positions) if drawn is None else drawn
+    said = log_probs(low)
+    if silent:
+        theirs, heard, score = ours, said, torch.zeros_like(ours, dtype=torch.float64)
+    else:
+        theirs = seats.draw(seats.drawing.within(high), rows, positions)
+        heard = log_probs(high)
+        score = _scores(seats, said, heard, rows, positions)
     return Heard(
         ours,
         theirs,
-        _scores(seats, said, heard, rows, positions),
+        score,
         entropy(said).double(),
         said.gather(1, ours.unsqueeze(1)).squeeze(1),
         heard.gather(1, theirs.unsqueeze(1)).squeeze(1),

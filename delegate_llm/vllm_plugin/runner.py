@@ -62,6 +62,8 @@ class DelegatingRunner:
     drafter: DelegatingProposer
     _step: Any
     _masked: bool
+    _resting: bool
+    """Whether the reasoner does not run in this step."""
     _draft: _Draft | None
     _can_idle: bool
 
@@ -73,7 +75,7 @@ class DelegatingRunner:
         """
         self.seats = seats
         self._step = self._draft = None
-        self._masked = False
+        self._masked = self._resting = False
         parallel, model = self.parallel_config, self.model_config  # type: ignore[attr-defined]
         # Where workers wait for each other in the middle of a forward, none may leave it out.
         self._can_idle = (
@@ -88,11 +90,25 @@ class DelegatingRunner:
 
     def _model_forward(self, input_ids: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As vLLM's, unless nobody in the batch will ever listen to the reasoner: then it does not run."""
-        if not self._is_idle():
+        self._resting = self._is_idle()
+        if not self._resting:
             return super()._model_forward(input_ids, *args, **kwargs)  # type: ignore[misc]
         config = self.model_config  # type: ignore[attr-defined]
         size = (len(input_ids), config.get_hidden_size())
         return torch.zeros(size, dtype=config.dtype, device=self.device)  # type: ignore[attr-defined]
+
+    def load_model(self, *args: Any, **kwargs: Any) -> None:
+        """As vLLM's; the output layer rests with the rest of the reasoner."""
+        super().load_model(*args, **kwargs)  # type: ignore[misc]
+        model = self.model  # type: ignore[attr-defined]
+        compute_logits, rows = model.compute_logits, self.model_config.get_vocab_size()  # type: ignore[attr-defined]
+
+        def logits(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if self._resting:
+                return hidden.new_zeros((len(hidden), rows))
+            return compute_logits(hidden, *args, **kwargs)
+
+        model.compute_logits = logits
 
     def _is_idle(self) -> bool:
         batch = self.input_batch  # type: ignore[attr-defined]
@@ -151,6 +167,7 @@ class DelegatingRunner:
             positions=self.seats.positions[rows] + columns,
             drawn=None if self._masked or forced is not None else drawn,
             masked=self._masked,
+            silent=self._resting,
             top=self._alternatives(),
         )
 
@@ -286,7 +303,7 @@ class DelegatingRunner:
         chosen = torch.where(takeover, flat(heard.reasoner_logprob), flat(heard.base_logprob))
         sizes = _on(np.asarray(counts) + 1, token.device)
         first = torch.arange(verdicts.token.shape[1], device=token.device) == 0
-        ran = 0 if self._is_idle() else RAN
+        ran = 0 if self._resting else RAN
         steps = torch.where(first, (sizes * STEP + ran).unsqueeze(1), 0)
         flags = verdicts.asked.flatten() * ASKED + takeover * TAKEOVER + steps.flatten()
         score = block.score.flatten().masked_fill(~verdicts.opens.flatten(), torch.nan)
