@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import torch
 
-from delegate_llm.errors import GrammarError, PromptError
+from delegate_llm.errors import GrammarError, PromptError, RequestError
 from delegate_llm.grammar import Grammar, Guide
 from delegate_llm.pairs.pair import OnStep, Pair, Piece
 from delegate_llm.pairs.prompts import Prompt, Prompter, Rendered, Tools, Who
@@ -101,6 +101,9 @@ class HostedPair(Pair):
         tools: Tools = None,
     ) -> Scoring:
         """A text that is to be scored; arguments as for `score`."""
+        if self._writer is not None:
+            msg = f"score: the {self._writer} alone has nobody to be compared with; ask the pair"
+            raise RequestError(msg)
         ids = self.prompter.completion_ids(completion)
         request = self._request(policy, ignore_eos=True, max_tokens=len(ids), seed=0)
         row = self._row(prompt, request, tools)
@@ -192,7 +195,7 @@ class HostedPair(Pair):
                 if not going:
                     break
             else:
-                future.result()
+                wait([future], None)
         finally:
             over.set()
             future.cancel()

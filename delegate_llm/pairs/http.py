@@ -16,8 +16,10 @@ from typing import Any, Final, TypeVar
 import httpx
 
 from delegate_llm import errors
+from delegate_llm._loops import run
 from delegate_llm.errors import DelegateError, EngineError, LoadError, RequestError
 from delegate_llm.pairs.pair import Piece
+from delegate_llm.pairs.telling import wait
 from delegate_llm.trace import Decision, Generation, TokenLogprobs
 
 __all__ = ("ANSWERS", "API_KEY", "Client")
@@ -46,7 +48,7 @@ class Client:
             timeout=httpx.Timeout(_seconds(timeout), connect=min(_CONNECT, _seconds(timeout))),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
         )
-        threading.Thread(target=_run, args=(self._loop,), name="delegate-llm-remote", daemon=True).start()
+        threading.Thread(target=run, args=(self._loop,), name="delegate-llm-remote", daemon=True).start()
         self._closed = weakref.finalize(self, _stop, self._loop, self._http)
 
     def close(self) -> None:
@@ -63,7 +65,9 @@ class Client:
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """One request, and the JSON that comes back."""
-        return self.start(self._asked(method, path, body)).result()
+        future = self.start(self._asked(method, path, body))
+        wait([future], None)
+        return future.result()
 
     async def answer(self, asked: dict[str, Any]) -> Generation:
         """A whole answer, asked for again if it is lost on its way."""
@@ -191,14 +195,6 @@ def _seconds(timeout: Any) -> float:
         msg = f"timeout: {timeout!r} is not a number of seconds"
         raise RequestError(msg)
     return float(timeout)
-
-
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.set_event_loop(loop)
-    try:
-        loop.run_forever()
-    finally:
-        loop.close()
 
 
 def _stop(loop: asyncio.AbstractEventLoop, http: httpx.AsyncClient) -> None:

@@ -198,7 +198,7 @@ class RemotePair(Pair):
         try:
             while (event := following(heard, on_step)) is not None:
                 yield event
-            future.result()
+            wait([future], None)
         finally:
             future.cancel()
 

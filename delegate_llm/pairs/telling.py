@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
-from delegate_llm.errors import NumericsError
+from delegate_llm.errors import EngineError
 from delegate_llm.pairs.pair import OnStep, Piece, generation_of, piece_of
 from delegate_llm.pairs.prompts import Who
 from delegate_llm.pairs.seam import Meter, Session
@@ -104,17 +104,12 @@ class Telling:
         self._shown = self._told = 0
 
     def hear(self, told: Sequence[Told]) -> bool:
-        """Add what was decided; False once the answer has ended.
-
-        Raises:
-            NumericsError: If a model returned NaN.
-        """
+        """Add what was decided; False once the answer has ended."""
         row, alone = self.row, self._writer is not None
         for each in told:
             if row.reason is not None:
                 break
             self._charge(each)
-            _check(each, len(row.tokens))
             likelihood = None if row.request.logprobs is None else Likelihood(each.logprob, each.top)
             row.take(
                 each.token,
@@ -186,8 +181,7 @@ class Scoring:
 
     def hear(self, told: Sequence[Told]) -> bool:
         """Add what both models said."""
-        for at, each in enumerate(told, len(self._facts)):
-            _check(each, at)
+        for each in told:
             assert each.reasoner_token is not None
             assert each.score is not None
             self._facts.append(Facts(each.score, each.entropy, each.base_token, each.reasoner_token))
@@ -198,17 +192,12 @@ class Scoring:
         return judged(self.answer.forced or (), self._facts, self._vocabulary, self._policy)
 
 
-def _check(told: Told, position: int) -> None:
-    if told.entropy != told.entropy or (told.score is not None and told.score != told.score):
-        msg = (
-            f"a model returned logits from which no token can be drawn (nan) at position {position}. "
-            "Check the weights, or load them in another dtype (float32 or bfloat16)"
-        )
-        raise NumericsError(msg)
-
-
 def wait(futures: Sequence[Future[Any]], on_step: OnStep | None) -> None:
-    """Wait for all; what one of them or the caller raises ends the others."""
+    """Wait for all; what one of them or the caller raises ends the others.
+
+    Raises:
+        EngineError: If somebody closes what they run on.
+    """
     try:
         for future in futures:
             while True:
@@ -219,6 +208,9 @@ def wait(futures: Sequence[Future[Any]], on_step: OnStep | None) -> None:
                     future.result()
                 assert on_step is not None
                 on_step()
+    except CancelledError as error:
+        msg = "the pair was closed while this call was under way"
+        raise EngineError(msg) from error
     finally:
         for future in futures:
             future.cancel()

@@ -93,7 +93,7 @@ class PairServer:
     async def score(self, body: dict[str, Any]) -> Response:
         """A given text, read by both models."""
         scoring = await asyncio.to_thread(
-            self.pair.scoring,
+            self._writing(body).scoring,
             _prompt(body),
             _completion(body),
             policy=body.get("policy"),

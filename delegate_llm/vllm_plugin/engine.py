@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final
 
+from delegate_llm._loops import run
 from delegate_llm.errors import EngineError, LoadError, RequestError
 from delegate_llm.gates import BoundaryGate, TurnGate
 from delegate_llm.vllm_plugin.wire import (
@@ -61,7 +62,7 @@ class VllmEngine:
         self._starting = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._held: dict[str, Any] = {}  # the engine, where the finalizer finds it
-        thread = threading.Thread(target=_run, args=(self._loop,), name="delegate-llm-vllm", daemon=True)
+        thread = threading.Thread(target=run, args=(self._loop,), name="delegate-llm-vllm", daemon=True)
         thread.start()
         self._closed = weakref.finalize(self, _stop, self._loop, self._held)
         try:
@@ -177,8 +178,9 @@ async def write(engine: Any, answer: Answer, sampling: Any, tell: Callable[[list
     Raises:
         EngineError: If the engine dies.
         RequestError: If vLLM does not take the request.
+        NumericsError: If a model returns NaN.
     """
-    from vllm.v1.engine.exceptions import EngineDeadError
+    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
     name = f"delegate-llm-{next(_names)}"
     prompt: dict[str, Any] = {"prompt_token_ids": answer.prompt}
@@ -190,6 +192,9 @@ async def write(engine: Any, answer: Answer, sampling: Any, tell: Callable[[list
             async for output in outputs:
                 if not tell(_told(output.outputs[0])):
                     break
+    except EngineGenerateError as error:
+        msg = f"the vLLM engine failed while it wrote this answer: {error.__cause__ or error}"
+        raise EngineError(msg) from error
     except EngineDeadError as error:
         msg = "the vLLM engine has died while it wrote this answer; the next call starts it again"
         raise EngineError(msg) from error
@@ -228,17 +233,6 @@ def environment() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.set_event_loop(loop)
-    try:
-        loop.run_forever()
-    finally:
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.close()
 
 
 def _shut(engine: Any) -> None:

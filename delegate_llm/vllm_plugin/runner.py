@@ -82,6 +82,7 @@ class DelegatingRunner:
             parallel.pipeline_parallel_size == 1
             and not (parallel.data_parallel_size > 1 and model.is_moe)
             and not self.supports_mm_inputs  # type: ignore[attr-defined]
+            and not self.enable_prompt_embeds  # type: ignore[attr-defined]
         )
 
     def _update_states(self, scheduler_output: Any) -> Any:

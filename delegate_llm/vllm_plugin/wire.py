@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from delegate_llm.errors import PolicyError
+from delegate_llm.errors import NumericsError, PolicyError
 from delegate_llm.policy import DelegationPolicy, Referee
 
 __all__ = (
@@ -132,7 +132,17 @@ def told(ids: Sequence[int], numbers: Sequence[float]) -> Told:
     Args:
         ids: `COLUMNS` token ids, and one for each alternative, apart by `STRIDE`.
         numbers: Likewise.
+
+    Raises:
+        NumericsError: If a model returned NaN there.
     """
+    unheard = bool(int(numbers[1]) & ASKED) and math.isnan(numbers[2])
+    if unheard or math.isnan(numbers[0]) or math.isnan(numbers[3]):
+        msg = (
+            "a model returned logits from which no token can be drawn (nan). "
+            "Check the weights, or load them in another dtype (float32 or bfloat16)"
+        )
+        raise NumericsError(msg)
     flags = int(numbers[1])
     asked = bool(flags & ASKED)
     return Told(

@@ -1,5 +1,6 @@
 """Small engines under pressure, other models, and draws: lock-step's answers all the same."""
 
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from models import save
+from safetensors.torch import load_file, save_file
 from scipy import stats
 
 from delegate_llm import DelegatedChatModel, DelegationPolicy, load_pair
 from delegate_llm.divergence import cross_entropy, log_probs
+from delegate_llm.errors import EngineError, NumericsError
 from delegate_llm.tiny.problems import messages, problems
 
 pytest.importorskip("vllm", reason="vLLM is not installed in this environment; `make test-vllm` makes one")
@@ -181,5 +184,39 @@ def test_both_models_split_over_two_workers(wanted, monkeypatch):
     pair = load_pair(BASE, REASONER, backend="vllm", ahead=5, engine_args={"tensor_parallel_size": 2})
     try:
         assert all_at_once(pair) == wanted
+    finally:
+        pair.close()
+
+
+def test_a_pair_that_is_closed_under_a_call():
+    pair = load_pair(BASE, REASONER, backend="vllm", ahead=4)
+    stream = pair.stream(CHATS[0], ignore_eos=True, max_tokens=900)
+    next(stream)
+    with ThreadPoolExecutor(1) as pool:
+        whole = pool.submit(pair.generate, CHATS[1], ignore_eos=True, max_tokens=900)
+        time.sleep(0.2)
+        pair.close()
+        for call in (lambda: list(stream), lambda: whole.result(30), lambda: pair.generate(CHATS[2])):
+            with pytest.raises(EngineError):
+                call()
+
+
+@pytest.mark.parametrize("who", ["base", "reasoner"])
+def test_weights_that_give_no_number(tmp_path, who):
+    for seed, each in enumerate(("base", "reasoner")):
+        folder = save(tmp_path / each, seed, head_dim=32, hidden_size=128)
+        if each == who:
+            weights = load_file(folder / "model.safetensors")
+            weights["model.norm.weight"].fill_(torch.nan)
+            save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    pair = load_pair(
+        tmp_path / "base", tmp_path / "reasoner", backend="vllm", engine_args={"max_model_len": 64}
+    )
+    try:
+        for policy in ({"threshold": 0.0}, {"divergence": "random", "threshold": 0.0}):
+            with pytest.raises(NumericsError, match="nan"):
+                pair.generate([3, 1, 4], policy=policy, max_tokens=5)
+        if who == "reasoner":  # which is not asked
+            assert pair.generate([3, 1, 4], policy={"budget": 0}, max_tokens=5).token_ids
     finally:
         pair.close()

@@ -151,6 +151,8 @@ def test_one_of_the_two_alone(hosted, reference, who):
     found = hosted.alone(who).generate_batch(CHATS[:6], **settings)
     same(found, reference.alone(who).generate_batch(CHATS[:6], **settings))
     assert all(each.usage.reasoner_forwards == 0 for each in found)
+    with pytest.raises(RequestError, match="nobody to be compared with"):
+        hosted.alone(who).score(CHATS[0], "So 7.")
 
 
 def test_without_budget_the_reasoner_does_not_run(hosted):
