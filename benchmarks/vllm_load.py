@@ -113,8 +113,8 @@ def decided(flat: Any, start: float, arrivals: Sequence[float], method: Method, 
 async def load(plan: Plan) -> list[Lap]:
     """Start the engine, warm it up, and serve every lap."""
     from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: PLC0415 - only in the process that serves
-    from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415
-    from vllm.v1.metrics.loggers import StatLoggerBase  # noqa: PLC0415
+    from vllm.v1.engine.async_llm import AsyncLLM  # noqa: PLC0415 - likewise
+    from vllm.v1.metrics.loggers import StatLoggerBase  # noqa: PLC0415 - likewise
 
     total = [Counts()]
 
@@ -173,7 +173,7 @@ async def _serve(
 
 async def _answer(engine: Any, method: Method, prompt: list[int], tokens: int) -> Answer:
     from vllm import SamplingParams  # noqa: PLC0415 - only in the process that serves
-    from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415
+    from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415 - likewise
 
     traced = bool(method.extra.get(TRACED))
     sampling = SamplingParams(

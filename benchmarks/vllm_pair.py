@@ -26,6 +26,7 @@ from delegate_llm import DelegationPolicy, load_pair
 from delegate_llm.calibration import threshold_for
 from delegate_llm.pairs.pair import Pair
 from delegate_llm.tiny import problems
+from delegate_llm.vllm_plugin.wire import room_of
 
 __all__ = ("TRANSFORMERS", "Found", "Wanted", "models_of", "questions")
 
@@ -207,7 +208,7 @@ def _arguments(
     pair: Pair, models: tuple[str, str], prompts: Sequence[list[int]], wanted: Wanted
 ) -> dict[str, Any]:
     """The package's own for an engine that delegates, and what makes a lap like the next."""
-    from delegate_llm.pairs.vllm import engine_arguments, room_of  # noqa: PLC0415 - loads vLLM
+    from delegate_llm.pairs.vllm import engine_arguments  # noqa: PLC0415 - loads vLLM
 
     needed = max(map(len, prompts)) + wanted.tokens
     ours = {

@@ -12,12 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from delegate_llm.divergence import BASE_SIGNALS, DIVERGENCES, FLOOR, WEIGHED, log_probs, surprise_
+from delegate_llm.divergence import BASE_SIGNALS, CACHED, DIVERGENCES, FLOOR, WEIGHED, log_probs, surprise_
 from delegate_llm.errors import NumericsError
 from delegate_llm.foresight import patience
 from delegate_llm.pairs.seam import Session
@@ -26,9 +26,6 @@ from delegate_llm.rows import Heard, Likelihood, Row, Vocabulary
 from delegate_llm.sampling import draw, uniform
 
 __all__ = ("SCHEDULES", "draft", "lockstep")
-
-# Probabilities that a CPU scores at a time: few enough that they stay in its cache from step to step.
-_CACHED: Final = 1 << 18
 
 
 def lockstep(rows: Sequence[Row], base: Session, reasoner: Session) -> Iterator[None]:
@@ -196,7 +193,7 @@ def _hear(reading: list[tuple[Row, int]], said: list[Tensor]) -> Iterator[Heard]
     """
     for (row, width), logits in zip(reading, said, strict=True):
         # On a CPU, as many distributions at a time as a cache holds; elsewhere all at once.
-        step = max(1, _CACHED // logits.shape[-1]) if logits.device.type == "cpu" else width
+        step = max(1, CACHED // logits.shape[-1]) if logits.device.type == "cpu" else width
         for start in range(0, width, step):
             for at, word in enumerate(_words(row, start, logits[start : start + step]), start):
                 if not math.isfinite(word.score):

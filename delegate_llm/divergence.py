@@ -17,6 +17,7 @@ from torch import Tensor
 
 __all__ = (
     "BASE_SIGNALS",
+    "CACHED",
     "DIVERGENCES",
     "FLOOR",
     "WEIGHED",
@@ -34,6 +35,9 @@ __all__ = (
 
 FLOOR: Final = -1e30
 """Stands for log 0. Finite, so that a token neither model allows adds 0 * FLOOR = 0 and not NaN."""
+
+CACHED: Final = 1 << 18
+"""Probabilities that a CPU scores at a time: few enough that they stay in its cache from step to step."""
 
 
 def log_probs(logits: Tensor) -> Tensor:

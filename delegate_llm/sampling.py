@@ -14,15 +14,15 @@ from torch import Tensor
 
 from delegate_llm.request import Sampling
 
-__all__ = ("argmax", "as_int64", "draw", "gumbel_noise", "uniform", "uniforms")
+__all__ = ("COLD", "argmax", "as_int64", "draw", "gumbel_noise", "uniform", "uniforms")
 
 # Odd constants of Weyl sequences and integer hashes, as torch's signed integers.
 _WEYL: Final = -1640531527  # 2**32 / golden ratio
 _MIX1: Final = 0x7FEB352D  # the two multipliers of Wellons' 32-bit hash
 _MIX2: Final = -2073254261  # 0x846CA68B
 _MASK64: Final = (1 << 64) - 1
-# Below this temperature no noise outweighs a difference that float32 shows: it is greedy.
-_COLD: Final = 1e-6
+COLD: Final = 1e-6
+"""Below this temperature no noise outweighs a difference that float32 shows: it is greedy."""
 # Nucleus candidates looked at before falling back to sorting the whole vocabulary.
 _NUCLEUS: Final = 1024
 
@@ -39,7 +39,7 @@ def draw(logits: Tensor, sampling: Sampling, seeds: list[int], positions: list[i
     Returns:
         Token ids `[N]`, int64.
     """
-    if sampling.temperature < _COLD:
+    if sampling.temperature < COLD:
         return argmax(logits)
     scaled = logits.float() / sampling.temperature
     ids: Tensor | None = None

@@ -13,6 +13,7 @@ from delegate_llm.cli.loading import BASE, REASONER, BaseOption, ReasonerOption
 from delegate_llm.cli.terminal import friendly, remarks
 from delegate_llm.errors import RequestError
 from delegate_llm.serving.addresses import check_host
+from delegate_llm.vllm_plugin.defaults import AHEAD
 
 __all__ = ("PASSES_ON", "serve")
 
@@ -38,7 +39,7 @@ def serve(
     ] = None,
     draft: Annotated[
         int, typer.Option(help="Tokens the base runs ahead.", min=1, rich_help_panel=_DELEGATION)
-    ] = 8,
+    ] = AHEAD,
     traces: Annotated[
         int, typer.Option(help="Traces kept for reading later.", min=0, rich_help_panel=_DELEGATION)
     ] = 1024,

@@ -21,7 +21,7 @@ from delegate_llm.rows import Row, Vocabulary
 from delegate_llm.scoring import score
 from delegate_llm.trace import Decision, Generation, TokenLogprobs, Trace, Usage
 
-__all__ = ("OnStep", "Pair", "Piece", "generation_of", "piece_of")
+__all__ = ("OnStep", "Pair", "Piece", "check_batch", "generation_of", "piece_of")
 
 logger = logging.getLogger(__name__)
 
@@ -160,14 +160,8 @@ class Pair:
         Returns:
             The answers in order, each what `generate` would have returned.
         """
-        if isinstance(prompts, str) or not isinstance(prompts, Sequence):
-            msg = f"prompts: {type(prompts).__name__} is not a list of prompts; for one, use generate"
-            raise PromptError(msg)
         seeds = settings.pop("seed", None)
-        listed = isinstance(seeds, list | tuple)
-        if listed and len(seeds) != len(prompts):
-            msg = f"seed: {len(seeds)} seeds for {len(prompts)} prompts; give one, or one a prompt"
-            raise RequestError(msg)
+        listed = check_batch(prompts, seeds)
         request = self._request(policy, seed=seeds[0] if listed and seeds else seeds, **settings)
         rows = [self._row(prompt, request, tools) for prompt in prompts]
         if listed:
@@ -327,6 +321,23 @@ class Pair:
         if shown < len(row.text.text) or told < len(row.decisions):
             yield piece_of(row, shown, len(row.text.text), told)
         yield generation_of(row, *meters[0])
+
+
+def check_batch(prompts: Any, seeds: Any) -> bool:
+    """Check what a batch is given, and tell whether there is a seed for each prompt.
+
+    Raises:
+        PromptError: If the prompts are no list.
+        RequestError: If there are not as many seeds as prompts.
+    """
+    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+        msg = f"prompts: {type(prompts).__name__} is not a list of prompts; for one, use generate"
+        raise PromptError(msg)
+    listed = isinstance(seeds, list | tuple)
+    if listed and len(seeds) != len(prompts):
+        msg = f"seed: {len(seeds)} seeds for {len(prompts)} prompts; give one, or one a prompt"
+        raise RequestError(msg)
+    return listed
 
 
 def piece_of(row: Row, shown: int, safe: int, told: int) -> Piece:

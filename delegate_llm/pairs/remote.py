@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from delegate_llm.errors import LoadError, PromptError, RequestError
 from delegate_llm.pairs.http import API_KEY, Client
-from delegate_llm.pairs.pair import OnStep, Pair, Piece
+from delegate_llm.pairs.pair import OnStep, Pair, Piece, check_batch
 from delegate_llm.pairs.prompts import Prompt, Rendered, Tools, Who
 from delegate_llm.pairs.telling import Hosted, following, wait
 from delegate_llm.policy import DelegationPolicy
@@ -123,16 +123,10 @@ class RemotePair(Pair):
         **settings: Any,
     ) -> list[Generation]:
         """Write one answer to each prompt, all at once; see `Pair.generate_batch`."""
-        if isinstance(prompts, str) or not isinstance(prompts, Sequence):
-            msg = f"prompts: {type(prompts).__name__} is not a list of prompts; for one, use generate"
-            raise PromptError(msg)
         seeds = settings.pop("seed", None)
-        if not isinstance(seeds, list | tuple):
+        if not check_batch(prompts, seeds):
             first = self._request(policy, seed=seeds, **settings)
             seeds = [first.seed] * len(prompts)
-        elif len(seeds) != len(prompts):
-            msg = f"seed: {len(seeds)} seeds for {len(prompts)} prompts; give one, or one a prompt"
-            raise RequestError(msg)
         asked = [
             self._asked(prompt, tools, self._request(policy, seed=seed, **settings))
             for prompt, seed in zip(prompts, seeds, strict=True)

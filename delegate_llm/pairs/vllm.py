@@ -20,6 +20,7 @@ from delegate_llm.pairs.telling import Hosted
 from delegate_llm.pairs.vocabulary import shared_vocabulary
 from delegate_llm.policy import DelegationPolicy
 from delegate_llm.rows import Vocabulary
+from delegate_llm.vllm_plugin.defaults import AHEAD, ALTERNATIVES, CACHE_BYTES, WORKER
 from delegate_llm.vllm_plugin.engine import VllmEngine
 from delegate_llm.vllm_plugin.versions import check_version
 from delegate_llm.vllm_plugin.wire import COLUMNS, room_of
@@ -27,15 +28,8 @@ from delegate_llm.vllm_plugin.wire import COLUMNS, room_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ("WORKER", "Outline", "engine_arguments", "load_vllm_pair")
+__all__ = ("Outline", "engine_arguments", "hosted_models", "load_vllm_pair", "shared_by")
 
-WORKER: Final = "delegate_llm.vllm_plugin.worker.DelegatingWorker"
-AHEAD: Final = 8
-"""Positions that the base drafts unless told otherwise."""
-_ALTERNATIVES: Final = 20
-"""Log-probabilities that a token may come with, as many as OpenAI allows."""
-_MEMORY: Final = 1 << 30
-"""Bytes of keys and values on a CPU, where vLLM would otherwise take most of the machine's."""
 _PARALLEL: Final = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 
 
@@ -118,21 +112,13 @@ def load_vllm_pair(
         raise RequestError(msg)
     low = Outline(base, "base", revision, trust_remote_code=trust_remote_code)
     high = Outline(reasoner, "reasoner", reasoner_revision, trust_remote_code=trust_remote_code)
-    vocabulary = shared_vocabulary(
-        (low.tokenizer, high.tokenizer),
-        (low.model, high.model),
-        rows=min(low.rows, high.rows),
-        check=check_vocabulary,
-    )
     own = policy_of(policy, high.folder)
-    prompter = TemplatePrompter(
-        *prompters(
-            (low.tokenizer, high.tokenizer),
-            (base_template, reasoner_template),
-            (base_template_kwargs, reasoner_template_kwargs),
-            fallback=fallback_template,
-        ),
-        size=vocabulary.size,
+    vocabulary, prompter = shared_by(
+        (low, high),
+        (base_template, reasoner_template),
+        (base_template_kwargs, reasoner_template_kwargs),
+        fallback=fallback_template,
+        check=check_vocabulary,
     )
     arguments = engine_arguments(
         low.where,
@@ -148,18 +134,47 @@ def load_vllm_pair(
         use_safetensors=use_safetensors,
     )
     contexts = [each for each in (low.context, high.context, arguments.get("max_model_len")) if each]
-    arguments.setdefault("max_model_len", min(contexts, default=None))
-    context = room_of(min(contexts), ahead) if contexts else None
+    length = min(contexts, default=None)
+    arguments.setdefault("max_model_len", length)
     engine = VllmEngine(arguments, ahead=ahead)
-    models = [Hosted(each.name, each.rows, context, Costs.of(each.model).charge) for each in (low, high)]
-    return HostedPair(
-        engine,
-        models[0],
-        models[1],
-        vocabulary,
-        prompter,
-        policy=own,
+    models = hosted_models((low, high), (low.name, high.name), length=length, ahead=ahead)
+    return HostedPair(engine, *models, vocabulary, prompter, policy=own)
+
+
+def shared_by(
+    both: tuple[Outline, Outline],
+    templates: tuple[str | Path | None, str | Path | None] = (None, None),
+    kwargs: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None] = (None, None),
+    *,
+    fallback: str | Path | None,
+    check: bool = True,
+) -> tuple[Vocabulary, TemplatePrompter]:
+    """What a base and a reasoner share, and what renders their prompts; arguments as for `load_pair`."""
+    low, high = both
+    tokenizers = low.tokenizer, high.tokenizer
+    rows = min(low.rows, high.rows)
+    vocabulary = shared_vocabulary(tokenizers, (low.model, high.model), rows=rows, check=check)
+    made = prompters(tokenizers, templates, kwargs, fallback=fallback)
+    return vocabulary, TemplatePrompter(*made, size=vocabulary.size)
+
+
+def hosted_models(
+    both: tuple[Outline, Outline], names: tuple[str, str], *, length: int | None, ahead: int
+) -> tuple[Hosted, Hosted]:
+    """What a pair knows of two models that an engine runs.
+
+    Args:
+        both: The base and the reasoner.
+        names: What they are called.
+        length: Tokens of the longest sequence that the engine takes; None if unknown.
+        ahead: Positions that the base drafts.
+    """
+    context = None if length is None else room_of(length, ahead)
+    low, high = (
+        Hosted(name, each.rows, context, Costs.of(each.model).charge)
+        for name, each in zip(names, both, strict=True)
     )
+    return low, high
 
 
 def engine_arguments(
@@ -214,7 +229,7 @@ def engine_arguments(
         },
     }
     chosen: dict[str, Any] = {
-        "max_logprobs": _ALTERNATIVES + COLUMNS,
+        "max_logprobs": ALTERNATIVES + COLUMNS,
         "structured_outputs_config": {"backend": "guidance"},
         "trust_remote_code": trust_remote_code,
         "disable_log_stats": True,
@@ -226,7 +241,7 @@ def engine_arguments(
         if not any(given.get(each, 1) > 1 for each in _PARALLEL):
             chosen["distributed_executor_backend"] = "uni"  # one process less to wait for
         if not ({"gpu_memory_utilization", "kv_cache_memory_bytes"} & given.keys()):
-            chosen["kv_cache_memory_bytes"] = _MEMORY
+            chosen["kv_cache_memory_bytes"] = CACHE_BYTES
     if dtype is not None:
         chosen["dtype"] = dtype
     merged = {**chosen, **given, **ours}

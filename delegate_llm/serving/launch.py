@@ -14,6 +14,7 @@ from delegate_llm.errors import LoadError, RequestError
 from delegate_llm.pairs.sources import resolve
 from delegate_llm.policy import DelegationPolicy
 from delegate_llm.serving.admission import reads_text
+from delegate_llm.vllm_plugin.defaults import AHEAD, ALTERNATIVES, CACHE_BYTES, WORKER
 from delegate_llm.vllm_plugin.versions import installed
 from delegate_llm.vllm_plugin.wire import COLUMNS
 
@@ -21,10 +22,6 @@ __all__ = ("PLUGIN", "Options", "environment", "is_cpu_build", "server_arguments
 
 PLUGIN: Final = "delegate_llm"
 """Of the entry point that vLLM loads when `VLLM_PLUGINS` names it."""
-_WORKER: Final = "delegate_llm.vllm_plugin.worker.DelegatingWorker"
-_LOGPROBS: Final = 20
-"""Alternatives that OpenAI's API knows at most."""
-_KV_CACHE: Final = 1 << 30
 _GROUPS: Final = (
     "vllm.general_plugins",
     "vllm.io_processor_plugins",
@@ -129,7 +126,7 @@ def server_arguments(
     reasoner: str,
     more: Sequence[str],
     *,
-    draft: int = 8,
+    draft: int = AHEAD,
     policy: Path | None = None,
     traces: int,
     traces_age_s: float,
@@ -172,7 +169,7 @@ def server_arguments(
     }
     additional = {**options.pop_json("additional-config"), "delegation": delegation}
     arguments = [
-        *(high.where, "--worker-cls", _WORKER, "--api-server-count", "1"),
+        *(high.where, "--worker-cls", WORKER, "--api-server-count", "1"),
         *("--speculative-config", json.dumps(speculative)),
         *("--additional-config", json.dumps(additional)),
         *("--max-logprobs", str(_most_logprobs(options.pop("max-logprobs")))),
@@ -195,7 +192,7 @@ def _defaults(options: Options, *, served: str) -> list[str]:
     if is_cpu_build():
         chosen.append(("dtype", "float32"))  # as a pair's on a CPU
         if not options.has("gpu-memory-utilization"):
-            chosen.append(("kv-cache-memory-bytes", str(_KV_CACHE)))
+            chosen.append(("kv-cache-memory-bytes", str(CACHE_BYTES)))
         if not options.has(*_PARALLEL):
             chosen.append(("distributed-executor-backend", "uni"))  # one process less to wait for
     found = [each for name, value in chosen if not options.has(name) for each in (f"--{name}", value)]
@@ -245,7 +242,7 @@ def _refuse_adapter(reasoner: str, folder: Path | None) -> None:
 
 def _most_logprobs(given: str | None) -> int:
     if given is None:
-        return _LOGPROBS + COLUMNS
+        return ALTERNATIVES + COLUMNS
     if not given.isdecimal():
         msg = f"--max-logprobs: {given!r} is not a number of at least 0"
         raise RequestError(msg)

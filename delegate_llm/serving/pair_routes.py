@@ -14,19 +14,16 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from delegate_llm.errors import DelegateError, EngineError, GrammarError, PromptError, RequestError
 from delegate_llm.grammar import Grammar
 from delegate_llm.pairs import PLAIN_CHAT
-from delegate_llm.pairs.costs import Costs
 from delegate_llm.pairs.hosted import HostedPair
 from delegate_llm.pairs.http import ANSWERS
-from delegate_llm.pairs.loading import prompters
 from delegate_llm.pairs.pair import Piece
-from delegate_llm.pairs.prompts import Rendered, TemplatePrompter
+from delegate_llm.pairs.prompts import Rendered
 from delegate_llm.pairs.remote import PAIR, RENDER, SCORE, TOKENS
-from delegate_llm.pairs.telling import Hosted, Telling
-from delegate_llm.pairs.vllm import Outline
-from delegate_llm.pairs.vocabulary import shared_vocabulary
+from delegate_llm.pairs.telling import Telling
+from delegate_llm.pairs.vllm import Outline, hosted_models, shared_by
 from delegate_llm.policy import DelegationPolicy
 from delegate_llm.vllm_plugin.engine import sampling_of, write
-from delegate_llm.vllm_plugin.wire import Told, room_of
+from delegate_llm.vllm_plugin.wire import Told
 
 __all__ = ("PairServer", "pair_routes")
 
@@ -54,21 +51,14 @@ class PairServer:
         model, speculative = config.model_config, config.speculative_config
         trust = model.trust_remote_code
         low = Outline(speculative.model, "base", speculative.revision, trust_remote_code=trust)
-        high = Outline(model.model, "reasoner", model.revision, trust_remote_code=trust)
-        vocabulary = shared_vocabulary(
-            (low.tokenizer, high.tokenizer), (low.model, high.model), rows=min(low.rows, high.rows)
-        )
-        both = prompters((low.tokenizer, high.tokenizer), (None, None), (None, None), fallback=PLAIN_CHAT)
-        self._ahead = _Ahead(speculative.num_speculative_tokens)
-        context = room_of(min(model.max_model_len, low.context or model.max_model_len), self._ahead.ahead)
-        models = [
-            Hosted(name, each.rows, context, Costs.of(each.model).charge)
-            for name, each in zip(names, (low, high), strict=True)
-        ]
-        prompter = TemplatePrompter(*both, size=vocabulary.size)
+        both = low, Outline(model.model, "reasoner", model.revision, trust_remote_code=trust)
+        vocabulary, prompter = shared_by(both, fallback=PLAIN_CHAT)
+        ahead = _Ahead(speculative.num_speculative_tokens)
+        length = min(model.max_model_len, low.context or model.max_model_len)
+        models = hosted_models(both, names, length=length, ahead=ahead.ahead)
         self._engine = engine
         self._synchronous = not config.scheduler_config.async_scheduling
-        self.pair = HostedPair(self._ahead, models[0], models[1], vocabulary, prompter, policy=policy)
+        self.pair = HostedPair(ahead, *models, vocabulary, prompter, policy=policy)
 
     def about(self) -> dict[str, Any]:
         """What the pair is."""

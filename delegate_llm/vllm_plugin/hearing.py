@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from delegate_llm.divergence import BASE_SIGNALS, DIVERGENCES, FLOOR, entropy, log_probs
+from delegate_llm.divergence import BASE_SIGNALS, CACHED, DIVERGENCES, FLOOR, entropy, log_probs
 from delegate_llm.sampling import uniforms
 from delegate_llm.vllm_plugin.seats import Seats
 
 __all__ = ("Heard", "Top", "hear")
-
-# Probabilities that a CPU scores at a time: few enough that they stay in its cache from step to step.
-_CACHED: Final = 1 << 18
 
 
 class Top(NamedTuple):
@@ -67,34 +65,20 @@ def hear(
         top: How many of the most probable tokens to tell of; none below 1.
     """
     count, width = reasoner.shape
-    step = max(1, _CACHED // width) if reasoner.device.type == "cpu" else count
-    parts = []
-    for start in range(0, count, step):
-        part = slice(start, start + step)
-        parts.append(
-            _hear(
-                seats,
-                base[part],
-                reasoner[part],
-                rows[part],
-                positions[part],
-                None if drawn is None else drawn[part],
-                masked,
-                silent,
-                top,
-            )
-        )
+    step = max(1, CACHED // width) if reasoner.device.type == "cpu" else count
+    one = partial(_hear, seats, masked=masked, silent=silent, top=top)
+    cuts = [slice(start, start + step) for start in range(0, count, step)]
+    given = base, reasoner, rows, positions, drawn
+    parts = [one(*(None if each is None else each[at] for each in given)) for at in cuts]
     if len(parts) == 1:
         return parts[0]
     base_token, reasoner_token, score, unsure, base_logprob, reasoner_logprob = (
         torch.cat(each) for each in list(zip(*parts, strict=True))[:-1]
     )
     tops = [each.top for each in parts if each.top is not None]
-    best = (
-        Top(_joined([each.base for each in tops]), _joined([each.reasoner for each in tops]))
-        if tops
-        else None
-    )
+    best = None
+    if tops:
+        best = Top(_joined([each.base for each in tops]), _joined([each.reasoner for each in tops]))
     return Heard(base_token, reasoner_token, score, unsure, base_logprob, reasoner_logprob, best)
 
 
@@ -102,13 +86,14 @@ def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.cat([each[0] for each in parts]), torch.cat([each[1] for each in parts])
 
 
-def _hear(  # noqa: PLR0917 - as `hear`
+def _hear(  # noqa: PLR0917 - what `hear` cuts up
     seats: Seats,
     base: Tensor,
     reasoner: Tensor,
     rows: Tensor,
     positions: Tensor,
     drawn: Tensor | None,
+    *,
     masked: bool,
     silent: bool,
     top: int,

@@ -18,7 +18,7 @@ from torch import Tensor
 from delegate_llm.errors import PolicyError
 from delegate_llm.gates import BoundaryGate, TurnGate
 from delegate_llm.policy import DelegationPolicy
-from delegate_llm.sampling import argmax, as_int64, gumbel_noise
+from delegate_llm.sampling import COLD, argmax, as_int64, gumbel_noise
 from delegate_llm.text import AnswerText
 from delegate_llm.vllm_plugin.acceptance import Rules, Standings
 from delegate_llm.vllm_plugin.wire import FORCED, IDLE, SEED, TRACED, is_silent, policy_of
@@ -30,8 +30,6 @@ logger = logging.getLogger(__name__)
 _RULES: Final = len(Rules._fields)
 _STANDING: Final = len(Standings._fields) - 1
 _GROWTH: Final = 64
-# As in `sampling`: below it, it is greedy.
-_COLD: Final = 1e-6
 
 
 @dataclass
@@ -217,7 +215,7 @@ class Seats:
             return argmax(logits)
         at = self.at[rows]
         temperature, top_k, top_p = self._numbers[at, -3:].unbind(1)
-        greedy = (temperature < _COLD).unsqueeze(1)
+        greedy = (temperature < COLD).unsqueeze(1)
         scaled = logits.float() / temperature.float().unsqueeze(1).masked_fill(greedy, 1.0)
         if any(each.narrowed for each in self.batch):
             from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
@@ -240,7 +238,7 @@ class Seats:
         seat = Seat(
             at=self._free.pop() if self._free else self._grow(),
             policy=policy,
-            sampled=sampling.temperature >= _COLD,
+            sampled=sampling.temperature >= COLD,
             narrowed=sampling.top_p < 1 or sampling.top_k > 0,
             traced=bool(extra.get(TRACED)),
             idle=bool(extra.get(IDLE)) and is_silent(policy) and not extra.get(FORCED),
