@@ -68,8 +68,10 @@ def hear(
     step = max(1, CACHED // width) if reasoner.device.type == "cpu" else count
     one = partial(_hear, seats, masked=masked, silent=silent, top=top)
     cuts = [slice(start, start + step) for start in range(0, count, step)]
-    given = base, reasoner, rows, positions, drawn
-    parts = [one(*(None if each is None else each[at] for each in given)) for at in cuts]
+    parts = []
+    for at in cuts:
+        mine = None if drawn is None else drawn[at]
+        parts.append(one(base[at], reasoner[at], rows[at], positions[at], mine))
     if len(parts) == 1:
         return parts[0]
     base_token, reasoner_token, score, unsure, base_logprob, reasoner_logprob = (
