@@ -211,7 +211,7 @@ async def _answer(engine: Any, method: Method, prompt: list[int], tokens: int) -
 
 def main() -> None:
     """Read a plan, serve it, and write the laps."""
-    from delegate_llm.vllm_plugin.engine import environment  # noqa: PLC0415 - only in the process that serves
+    from delegate_llm.pairs.vllm_engine import environment  # noqa: PLC0415 - only in the process that serves
 
     source, target = map(Path, sys.argv[1:])
     plan = Plan.of(json.loads(source.read_text()))

@@ -17,11 +17,11 @@ from delegate_llm.pairs.loading import policy_of, prompters
 from delegate_llm.pairs.prompts import TemplatePrompter
 from delegate_llm.pairs.sources import resolve
 from delegate_llm.pairs.telling import Hosted
+from delegate_llm.pairs.vllm_engine import VllmEngine
 from delegate_llm.pairs.vocabulary import shared_vocabulary
 from delegate_llm.policy import DelegationPolicy
 from delegate_llm.rows import Vocabulary
 from delegate_llm.vllm_plugin.defaults import AHEAD, ALTERNATIVES, CACHE_BYTES, WORKER
-from delegate_llm.vllm_plugin.engine import VllmEngine
 from delegate_llm.vllm_plugin.versions import check_version
 from delegate_llm.vllm_plugin.wire import COLUMNS, room_of
 

@@ -21,8 +21,8 @@ from delegate_llm.pairs.prompts import Rendered
 from delegate_llm.pairs.remote import PAIR, RENDER, SCORE, TOKENS
 from delegate_llm.pairs.telling import Telling
 from delegate_llm.pairs.vllm import Outline, hosted_models, shared_by
+from delegate_llm.pairs.vllm_engine import sampling_of, write
 from delegate_llm.policy import DelegationPolicy
-from delegate_llm.vllm_plugin.engine import sampling_of, write
 from delegate_llm.vllm_plugin.wire import Told
 
 __all__ = ("PairServer", "pair_routes")

@@ -15,11 +15,12 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from delegate_llm._loops import run
 from delegate_llm.errors import EngineError, LoadError, RequestError
 from delegate_llm.gates import BoundaryGate, TurnGate
+from delegate_llm.pairs.telling import Answer
 from delegate_llm.vllm_plugin.wire import (
     COLUMNS,
     FORCED,
@@ -33,9 +34,6 @@ from delegate_llm.vllm_plugin.wire import (
     to_wire,
     told,
 )
-
-if TYPE_CHECKING:
-    from delegate_llm.pairs.telling import Answer
 
 __all__ = ("VllmEngine", "environment", "sampling_of", "write")
 
