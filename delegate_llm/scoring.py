@@ -18,9 +18,10 @@ from delegate_llm.sampling import uniform
 from delegate_llm.text import AnswerText
 from delegate_llm.trace import Decision, Summary, Trace
 
-__all__ = ("Facts", "judged", "score")
+__all__ = ("Facts", "Given", "judged", "score")
 
-_BLOCK = 64  # positions whose distributions are held at once
+_BLOCK = 64  # positions whose distributions are held at once, of all rows together
+_LEAST = 8  # positions of a row that are worth a forward
 
 
 class Facts(NamedTuple):
@@ -34,38 +35,56 @@ class Facts(NamedTuple):
     reasoner: int
 
 
+class Given(NamedTuple):
+    """A text behind its prompts, as token ids; the text has at least one."""
+
+    base: list[int]
+    """The base's prompt."""
+    reasoner: list[int]
+    completion: Sequence[int]
+
+
 def score(
-    prompts: tuple[list[int], list[int]],
-    completion: Sequence[int],
+    rows: Sequence[Given],
     sessions: tuple[Session, Session],
     vocabulary: Vocabulary,
     policy: DelegationPolicy,
-) -> Trace:
-    """Score every position of `completion` behind the prompts.
+) -> list[Trace]:
+    """Score every position of given texts.
 
     Args:
-        prompts: Token ids for the base and for the reasoner.
-        completion: Token ids of the given text, at least one.
-        sessions: A fresh session of one row for each model.
+        rows: The texts.
+        sessions: A fresh session for each model, with as many rows.
         vocabulary: What the two share.
         policy: Gives the divergence, and says where it would have handed over.
 
     Returns:
-        A full trace.
+        A full trace of each.
 
     Raises:
         NumericsError: If a model returns NaN.
     """
-    facts: list[Facts] = []
-    for start in range(0, len(completion), _BLOCK):
-        block = completion[start : start + _BLOCK]
-        seen = list(completion[: start + len(block) - 1])
-        spoken, heard = (
-            session.read([[*prompt, *seen]], last=len(block))[0]
-            for session, prompt in zip(sessions, prompts, strict=True)
-        )
-        facts += _facts(spoken, heard.to(spoken.device), start, vocabulary, policy)
-    return judged(completion, facts, vocabulary, policy)
+    facts: list[list[Facts]] = [[] for _ in rows]
+    step = max(_LEAST, _BLOCK // len(rows))
+    for start in range(0, max(len(row.completion) for row in rows), step):
+        ends = [min(start + step, len(row.completion)) for row in rows]
+        fresh = [max(0, end - start) for end in ends]
+        seen = [list(row.completion[: end - 1]) for row, end in zip(rows, ends, strict=True)]
+        both = [
+            session.read(
+                [
+                    [*row[who], *text] if new else None
+                    for row, text, new in zip(rows, seen, fresh, strict=True)
+                ],
+                last=[max(1, new) for new in fresh],
+            )
+            for who, session in enumerate(sessions)
+        ]
+        for at, new in enumerate(fresh):
+            if new:
+                spoken, heard = (logits[at, -new:] for logits in both)
+                facts[at] += _facts(spoken, heard.to(spoken.device), start, vocabulary, policy)
+    return [judged(row.completion, found, vocabulary, policy) for row, found in zip(rows, facts, strict=True)]
 
 
 def judged(

@@ -15,7 +15,7 @@ import torch
 
 from delegate_llm.errors import GrammarError, PromptError, RequestError
 from delegate_llm.grammar import Grammar, Guide
-from delegate_llm.pairs.pair import OnStep, Pair, Piece
+from delegate_llm.pairs.pair import OnStep, Pair, Piece, check_texts
 from delegate_llm.pairs.prompts import Prompt, Prompter, Rendered, Tools, Who
 from delegate_llm.pairs.telling import Answer, Engine, Hosted, Scoring, Telling, following, wait
 from delegate_llm.policy import DelegationPolicy
@@ -79,18 +79,21 @@ class HostedPair(Pair):
         """Stop the engine; its memory is free again."""
         self.engine.close()
 
-    def score(
+    def score_batch(
         self,
-        prompt: Prompt,
-        completion: str | Sequence[int],
+        prompts: Sequence[Prompt],
+        completions: Sequence[str | Sequence[int]],
         *,
         policy: DelegationPolicy | Mapping[str, Any] | None = None,
         tools: Tools = None,
-    ) -> Trace:
-        """Read a given text with both models; see `Pair.score`."""
-        scoring = self.scoring(prompt, completion, policy=policy, tools=tools)
-        wait([self.engine.write(scoring.answer, scoring.hear)], None)
-        return scoring.trace()
+    ) -> list[Trace]:
+        """Read given texts with both models, all at once; see `Pair.score_batch`."""
+        check_texts(prompts, completions)
+        scorings = [
+            self.scoring(*each, policy=policy, tools=tools) for each in zip(prompts, completions, strict=True)
+        ]
+        wait([self.engine.write(each.answer, each.hear) for each in scorings], None)
+        return [each.trace() for each in scorings]
 
     def scoring(
         self,

@@ -65,7 +65,7 @@ class Client:
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """One request, and the JSON that comes back."""
-        future = self.start(self._asked(method, path, body))
+        future = self.start(self.asked(method, path, body))
         wait([future], None)
         return future.result()
 
@@ -102,7 +102,9 @@ class Client:
             msg = "it ended before the answer did"
             raise httpx.RemoteProtocolError(msg)
 
-    async def _asked(self, method: str, path: str, body: Any) -> Any:
+    async def asked(self, method: str, path: str, body: Any = None) -> Any:
+        """As `ask`, for whoever waits himself."""
+
         async def once() -> Any:
             response = await self._http.request(method, path, json=body)
             await self._check(response)

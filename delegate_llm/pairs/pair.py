@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -13,15 +12,16 @@ import torch
 from delegate_llm.decoding import SCHEDULES
 from delegate_llm.errors import GrammarError, PromptError, RequestError
 from delegate_llm.grammar import Grammar, Guide
+from delegate_llm.pairs.pieces import Piece, generation_of, piece_of
 from delegate_llm.pairs.prompts import Prompt, Prompter, Rendered, Tools, Who
 from delegate_llm.pairs.seam import Meter, Reader
 from delegate_llm.policy import DelegationPolicy, Referee
 from delegate_llm.request import Request
 from delegate_llm.rows import Row, Vocabulary
-from delegate_llm.scoring import score
-from delegate_llm.trace import Decision, Generation, TokenLogprobs, Trace, Usage
+from delegate_llm.scoring import Given, score
+from delegate_llm.trace import Generation, Trace
 
-__all__ = ("OnStep", "Pair", "Piece", "check_batch", "generation_of", "piece_of")
+__all__ = ("OnStep", "Pair", "Piece", "check_batch", "check_texts")
 
 logger = logging.getLogger(__name__)
 
@@ -29,16 +29,6 @@ OnStep = Callable[[], object]
 """Called between steps, so that a caller can stop a generation by raising."""
 
 _SETTINGS: Final = frozenset(inspect.signature(Request.check).parameters) - {"policy"}
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Text as it is decided, with the decisions that made it; the texts of all pieces are the answer."""
-
-    text: str
-    decisions: tuple[Decision, ...]
-    logprobs: tuple[TokenLogprobs, ...] = ()
-    """One a token, if they were asked for."""
 
 
 class Pair:
@@ -216,15 +206,31 @@ class Pair:
         Raises:
             PromptError: If the two together are too long for a context, or the completion is empty.
         """
-        ids = self.prompter.completion_ids(completion)
-        rendered = self.prompter.render(prompt, tools=tools)
-        prompts = list(rendered.base), list(rendered.reasoner)
-        free = self._room(prompts)
-        if len(ids) > free:
-            msg = f"completion: {len(ids)} tokens do not fit behind the prompt, where {free} are left"
-            raise PromptError(msg)
+        return self.score_batch([prompt], [completion], policy=policy, tools=tools)[0]
+
+    def score_batch(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[str | Sequence[int]],
+        *,
+        policy: DelegationPolicy | Mapping[str, Any] | None = None,
+        tools: Tools = None,
+    ) -> list[Trace]:
+        """As `score`, for many texts: one completion behind each prompt, all rows in one forward."""
+        check_texts(prompts, completions)
         policy = self._request(policy).policy
-        return score(prompts, ids, (self.base.open(1), self.reasoner.open(1)), self.vocabulary, policy)
+        rows = [self._given(*each, tools) for each in zip(prompts, completions, strict=True)]
+        if self.base.batches and self.reasoner.batches:
+            groups = [rows] if rows else []
+        else:
+            groups = [[row] for row in rows]
+        return [
+            trace
+            for group in groups
+            for trace in score(
+                group, (self.base.open(len(group)), self.reasoner.open(len(group))), self.vocabulary, policy
+            )
+        ]
 
     def alone(self, who: Who) -> Pair:
         """One of the two writing by itself: a baseline without a second copy of the weights.
@@ -262,6 +268,17 @@ class Pair:
             guide=self._guide(request.grammar, rendered),
             streaming=streaming,
         )
+
+    def _given(self, prompt: Prompt, completion: str | Sequence[int], tools: Tools) -> Given:
+        """A text that is to be scored, behind its prompts."""
+        ids = self.prompter.completion_ids(completion)
+        rendered = self.prompter.render(prompt, tools=tools)
+        prompts = list(rendered.base), list(rendered.reasoner)
+        free = self._room(prompts)
+        if len(ids) > free:
+            msg = f"completion: {len(ids)} tokens do not fit behind the prompt, where {free} are left"
+            raise PromptError(msg)
+        return Given(*prompts, ids)
 
     def _guide(self, grammar: Grammar | None, rendered: Rendered) -> Guide | None:
         if grammar is None:
@@ -340,9 +357,19 @@ def check_batch(prompts: Any, seeds: Any) -> bool:
     return listed
 
 
-def piece_of(row: Row, shown: int, safe: int, told: int) -> Piece:
-    """What is new: the text between two places, and all decisions from the first that was not told."""
-    return Piece(row.text.text[shown:safe], tuple(row.decisions[told:]), tuple(row.logprobs[told:]))
+def check_texts(prompts: Any, completions: Any) -> None:
+    """Check what many texts are given as.
+
+    Raises:
+        PromptError: If there is not one completion for each prompt.
+    """
+    check_batch(prompts, None)
+    if isinstance(completions, str) or not isinstance(completions, Sequence):
+        msg = f"completions: {type(completions).__name__} is not a list of texts; for one, use score"
+        raise PromptError(msg)
+    if len(completions) != len(prompts):
+        msg = f"completions: {len(completions)} texts for {len(prompts)} prompts; give one a prompt"
+        raise PromptError(msg)
 
 
 def _advance(steps: Iterator[None], on_step: OnStep | None) -> bool:
@@ -364,27 +391,3 @@ def _left(who: str, prompt: list[int], context: int | None) -> int:
         )
         raise PromptError(msg)
     return context - len(prompt)
-
-
-def generation_of(row: Row, base: Meter, reasoner: Meter) -> Generation:
-    """A finished row as what the caller gets."""
-    assert row.reason is not None
-    return Generation(
-        text=row.text.text,
-        token_ids=tuple(row.tokens),
-        finish_reason=row.reason,
-        trace=row.trace(),
-        usage=Usage(
-            prompt_tokens=len(row.base_prompt),
-            reasoner_prompt_tokens=len(row.reasoner_prompt),
-            completion_tokens=len(row.tokens),
-            base_forwards=base.forwards,
-            reasoner_forwards=reasoner.forwards,
-            base_tokens=base.tokens,
-            reasoner_tokens=reasoner.tokens,
-            base_flops=base.flops,
-            reasoner_flops=reasoner.flops,
-        ),
-        logprobs=None if row.request.logprobs is None else tuple(row.logprobs),
-        seed=row.seed if row.request.sampling.temperature > 0 else None,
-    )

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from delegate_llm.errors import LoadError, PromptError, RequestError
 from delegate_llm.pairs.http import API_KEY, Client
-from delegate_llm.pairs.pair import OnStep, Pair, Piece, check_batch
+from delegate_llm.pairs.pair import OnStep, Pair, Piece, check_batch, check_texts
 from delegate_llm.pairs.prompts import Prompt, Rendered, Tools, Who
 from delegate_llm.pairs.telling import Hosted, following, wait
 from delegate_llm.policy import DelegationPolicy
@@ -151,18 +151,32 @@ class RemotePair(Pair):
         asked = self._asked(prompt, tools, self._request(policy, **settings))
         return self._events({**asked, "stream": True}, on_step)
 
-    def score(
+    def score_batch(
         self,
-        prompt: Prompt,
-        completion: str | Sequence[int],
+        prompts: Sequence[Prompt],
+        completions: Sequence[str | Sequence[int]],
         *,
         policy: DelegationPolicy | Mapping[str, Any] | None = None,
         tools: Tools = None,
-    ) -> Trace:
-        """Read a given text with both models; see `Pair.score`."""
-        asked = self._asked(prompt, tools, self._request(policy))
-        told = completion if isinstance(completion, str) else list(completion)
-        return Trace.model_validate(self._client.ask("POST", SCORE, {**asked, "completion": told}))
+    ) -> list[Trace]:
+        """Read given texts with both models, all at once; see `Pair.score_batch`."""
+        check_texts(prompts, completions)
+        request = self._request(policy)
+        futures = [
+            self._client.start(
+                self._client.asked(
+                    "POST",
+                    SCORE,
+                    {
+                        **self._asked(prompt, tools, request),
+                        "completion": text if isinstance(text, str) else list(text),
+                    },
+                )
+            )
+            for prompt, text in zip(prompts, completions, strict=True)
+        ]
+        wait(futures, None)
+        return [Trace.model_validate(future.result()) for future in futures]
 
     def _asked(self, prompt: Prompt, tools: Tools, request: Request) -> dict[str, Any]:
         """A call as the server takes it."""

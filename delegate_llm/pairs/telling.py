@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
 from delegate_llm.errors import EngineError
-from delegate_llm.pairs.pair import OnStep, Piece, generation_of, piece_of
+from delegate_llm.pairs.pair import OnStep
+from delegate_llm.pairs.pieces import Piece, generation_of, piece_of
 from delegate_llm.pairs.prompts import Who
 from delegate_llm.pairs.seam import Meter, Session
 from delegate_llm.policy import DelegationPolicy

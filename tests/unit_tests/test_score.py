@@ -38,3 +38,31 @@ def test_score_over_several_blocks_and_as_text(pair: Pair) -> None:
 def test_bad_completions(pair: Pair, completion: Any) -> None:
     with pytest.raises(DelegateError):
         pair.score("a", completion)
+
+
+def test_a_batch_scores_every_text_as_it_would_be_scored_alone(pair: Pair) -> None:
+    texts = [[each % (SIZE - 1) for each in range(start, start + length)] for start, length in LENGTHS]
+    prompts = ["go", "the", "a b", "go", "the"]
+    together = pair.score_batch(prompts, texts, policy={"threshold": 4.0, "budget": 3})
+    for prompt, text, trace in zip(prompts, texts, together, strict=True):
+        alone = pair.score(prompt, text, policy={"threshold": 4.0, "budget": 3})
+        assert trace.summary == alone.summary
+        for mine, its in zip(trace.decisions, alone.decisions, strict=True):
+            assert mine.score == pytest.approx(its.score, abs=1e-3)
+            near = {"score": None, "base_entropy": None}
+            assert mine.model_copy(update=near) == its.model_copy(update=near)
+
+
+LENGTHS = [(0, 1), (3, 64), (1, 13), (5, 150), (0, 65)]
+
+
+def test_no_texts_have_no_scores(pair: Pair) -> None:
+    assert pair.score_batch([], []) == []
+
+
+@pytest.mark.parametrize(
+    ("prompts", "completions"), [(["a"], []), ("a", ["a"]), (["a"], "a"), (["a", "b"], ["a"]), (["a"], [""])]
+)
+def test_bad_batches(pair: Pair, prompts: Any, completions: Any) -> None:
+    with pytest.raises(DelegateError):
+        pair.score_batch(prompts, completions)

@@ -136,7 +136,9 @@ def test_log_probabilities(hosted, reference):
 )
 def test_a_given_text_is_scored(hosted, reference, policy):
     text = "First, 3 + 4 = 7. So the answer is 7."
-    found, wanted = (pair.score(CHATS[0], text, policy=policy) for pair in (hosted, reference))
+    found, short = hosted.score_batch(CHATS[:2], [text, text[:9]], policy=policy)
+    assert short.summary == reference.score(CHATS[1], text[:9], policy=policy).summary
+    wanted = reference.score(CHATS[0], text, policy=policy)
     assert found.summary == wanted.summary
     for one, other in zip(found.decisions, wanted.decisions, strict=True):
         assert one.score == pytest.approx(other.score, rel=1e-3, abs=1e-3)
