@@ -9,11 +9,42 @@ on, may differ: check it there.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 from delegate_llm.errors import PolicyError
+from delegate_llm.policy import DelegationPolicy
 
-__all__ = ("spike_for", "threshold_for")
+__all__ = ("LEAST", "policy_for", "spike_for", "threshold_for")
+
+LEAST: Final = 10
+"""Scores that must lie above a threshold; fewer and the share is off by a third or more, by chance alone."""
+
+
+def policy_for(
+    scores: Sequence[float], share: float, *, spike: bool = True, **settings: Any
+) -> DelegationPolicy:
+    """The policy that the paper's rule makes of scores.
+
+    Args:
+        scores: One a position of the base's own rollouts.
+        share: Nominal share of takeovers, in (0, 1).
+        spike: Whether to set the spike factor, too.
+        **settings: The policy's others, such as the divergence that the scores are of.
+
+    Raises:
+        PolicyError: As `threshold_for`, or if there are too few scores for the share.
+    """
+    threshold = threshold_for(scores, share)
+    if len(scores) * share < LEAST:
+        needed = math.ceil(LEAST / share)
+        msg = (
+            f"share: {len(scores)} scores are too few for a share of {share:g}, which takes {needed} at "
+            "least; give more prompts to calibrate on, or a larger share"
+        )
+        raise PolicyError(msg)
+    factor = spike_for(scores, threshold) if spike else 0.0
+    return DelegationPolicy(threshold=round(threshold, 4), spike=round(factor, 4), **settings)
 
 
 def threshold_for(scores: Iterable[float], share: float) -> float:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
 from delegate_llm.cli.terminal import remarks
+from delegate_llm.errors import RequestError
 
 if TYPE_CHECKING:
     from delegate_llm.pairs.pair import Pair
@@ -16,12 +18,17 @@ if TYPE_CHECKING:
 __all__ = (
     "BASE",
     "REASONER",
+    "Backend",
+    "BackendOption",
     "BaseOption",
+    "BaseUrlOption",
     "DeviceOption",
     "DtypeOption",
     "JsonOption",
+    "OptionsOption",
     "ReasonerOption",
     "TrustOption",
+    "connect",
     "load",
     "prepare",
 )
@@ -55,6 +62,24 @@ TrustOption = Annotated[
     typer.Option(
         "--trust-remote-code",
         help="Run code that comes with a checkpoint. Read it first.",
+        rich_help_panel=_MODELS,
+    ),
+]
+Backend = Literal["transformers", "vllm", "remote"]
+BackendOption = Annotated[
+    Backend,
+    typer.Option(help="Who runs them: this process, vLLM in it, or a server.", rich_help_panel=_MODELS),
+]
+BaseUrlOption = Annotated[
+    str | None,
+    typer.Option(help="Where `delegate-llm serve` listens, for --backend remote.", rich_help_panel=_MODELS),
+]
+OptionsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--options",
+        help="Others of load_pair, as a JSON object, such as "
+        '\'{"reasoner_template_kwargs": {"enable_thinking": true}}\'.',
         rich_help_panel=_MODELS,
     ),
 ]
@@ -99,3 +124,52 @@ def load(base: str, reasoner: str, **options: Any) -> Pair:
     prepare(base, reasoner)
     given = {name: value for name, value in options.items() if value is not None}
     return load_pair(base, reasoner, **given)
+
+
+def connect(
+    base: str,
+    reasoner: str,
+    *,
+    backend: Backend = "transformers",
+    base_url: str | None = None,
+    options: str | None = None,
+    **given: Any,
+) -> Pair:
+    """As `load`, on any backend.
+
+    Args:
+        base: As for `load_pair`; the shipped name, which is the default, is left to a server to say.
+        reasoner: Likewise.
+        backend: Likewise.
+        base_url: Of the server.
+        options: More options of `load_pair`, as JSON.
+        **given: Options of `load_pair`; those that are None are left to their defaults.
+
+    Raises:
+        RequestError: If the options are no JSON object, or one is unknown.
+        LoadError: As from `load_pair`.
+    """
+    more = {**_read_options(options), **given}
+    if backend == "transformers":
+        return load(base, reasoner, **more)
+    from delegate_llm import load_pair  # noqa: PLC0415 - quick, but its siblings bring torch
+
+    named = {"base": base, "reasoner": reasoner}
+    if backend == "remote":
+        shipped = {"base": BASE, "reasoner": REASONER}
+        named = {who: name for who, name in named.items() if name != shipped[who]}
+        more["base_url"] = base_url
+    kept = {name: value for name, value in more.items() if value not in (None, False)}
+    return load_pair(**named, backend=backend, **kept)
+
+
+def _read_options(text: str | None) -> dict[str, Any]:
+    try:
+        options = json.loads(text or "{}")
+    except ValueError as error:
+        msg = f"options: {text!r:.80} is no JSON: {error}"
+        raise RequestError(msg) from None
+    if not isinstance(options, dict):
+        msg = f"options: {text!r:.80} is no JSON object"
+        raise RequestError(msg)
+    return options

@@ -1,0 +1,207 @@
+"""Whether an answer is right: by mathematics, or by a checker with a name.
+
+Answers that a checker cannot read are wrong, and counted as unread beside: a model that forgets to conclude
+is another finding than one that concludes wrongly. A checker of one's own, `module:function`, is code, so
+it is named on the command line or passed as a function, never in a file of tasks.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import re
+import threading
+from collections.abc import Callable, Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final, NamedTuple
+
+from delegate_llm.errors import RequestError, require
+
+__all__ = ("CHECKERS", "Checker", "Grade", "check_answer", "checker_from", "grade", "named_checker")
+
+
+class Grade(NamedTuple):
+    """What became of one answer."""
+
+    correct: bool
+    read: str | None
+    """What the checker read as the conclusion; None where it found none."""
+
+
+Reading = tuple[str, Any]
+"""A conclusion in words, and what it is compared by."""
+
+Checker = Callable[[str, str], Grade]
+"""From the text of an answer and the right answer."""
+
+_ANCHOR: Final = re.compile(r"(?i:answer\s*(?:is|:|=))|####|\\boxed\s*\{")
+"""What models and data sets announce a conclusion with."""
+_NUMBER: Final = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|[-+]?\.\d+")
+_LETTER: Final = re.compile(r"(?<![A-Za-z])\(?([A-J])\)?(?![A-Za-z'])")
+_SECONDS: Final = 5
+"""After which an expression that is too much for the algebra counts as unread."""
+
+
+def grade(text: str, answer: str, checker: str | Checker) -> Grade:
+    """Grade one answer.
+
+    Args:
+        text: What the model wrote.
+        answer: The right answer.
+        checker: A name from `CHECKERS`, or a function.
+
+    Raises:
+        RequestError: If the checker is unknown, or its library is not installed.
+    """
+    check = named_checker(checker) if isinstance(checker, str) else checker
+    return check(text, answer)
+
+
+def named_checker(name: str) -> Checker:
+    """The checker of a name.
+
+    Raises:
+        RequestError: If there is none.
+        MissingExtraError: If its library is not installed.
+    """
+    if name not in CHECKERS:
+        msg = f"checker: {name!r:.80} is unknown; choose one of {', '.join(CHECKERS)}"
+        if ":" in name:
+            msg += "; a function of your own is named on the command line, not in a file"
+        raise RequestError(msg)
+    if name == "math":
+        require("math_verify", "evaluate")
+    return CHECKERS[name]
+
+
+def checker_from(place: str) -> Checker:
+    """A function of the user's as a checker.
+
+    Args:
+        place: `module:function`; it takes the text and the right answer, and returns whether the text is
+            right, or None where it could not be read.
+
+    Raises:
+        RequestError: If there is no such function.
+    """
+    module, _, name = place.partition(":")
+    try:
+        check = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        msg = f"checker: cannot take {name!r} from {module!r}: {error}"
+        raise RequestError(msg) from error
+    if not callable(check):
+        msg = f"checker: {place!r} is no function"
+        raise RequestError(msg)
+
+    def graded(text: str, answer: str) -> Grade:
+        verdict = check(text, answer)
+        return Grade(bool(verdict), None if verdict is None else text.strip())
+
+    return graded
+
+
+def check_answer(answer: str, name: str, checker: Checker) -> None:
+    """Say if a right answer is one that its checker cannot read.
+
+    Raises:
+        RequestError: If so.
+    """
+    # As it stands, or as a model would announce it.
+    found = [checker(text, answer) for text in (answer, f"\\boxed{{{answer}}}")]
+    if not any(each.correct for each in found):
+        msg = f"answer: {answer!r:.80} cannot be read by the checker {name!r}; choose another `checker`"
+        raise RequestError(msg)
+
+
+# --- The checkers ---
+
+
+def _compared(read: Callable[[str], Reading | None], gold: Callable[[str], Reading | None]) -> Checker:
+    """A checker that reads both sides and compares what they come to."""
+
+    def check(text: str, answer: str) -> Grade:
+        said, right = read(text), gold(answer)
+        return Grade(said is not None and right is not None and said[1] == right[1], said and said[0])
+
+    return check
+
+
+def _concluded(pattern: re.Pattern[str], text: str) -> str | None:
+    """The first match behind the last announcement that has one."""
+    for anchor in reversed(list(_ANCHOR.finditer(text))):
+        if found := pattern.search(text, anchor.end()):
+            return found[found.re.groups]
+    return None
+
+
+def _last(pattern: re.Pattern[str], text: str) -> str | None:
+    found = list(pattern.finditer(text))
+    return found[-1][pattern.groups] if found else None
+
+
+def _as_number(word: str | None) -> Reading | None:
+    if word is None:
+        return None
+    try:
+        return word, Decimal(word.replace(",", ""))
+    except InvalidOperation:  # pragma: no cover - the pattern only lets numbers through
+        return None
+
+
+def _stated(text: str) -> Reading | None:
+    return _as_number(_concluded(_NUMBER, text))
+
+
+def _number(text: str) -> Reading | None:
+    return _stated(text) or _as_number(_last(_NUMBER, text))
+
+
+def _right_number(text: str) -> Reading | None:
+    """A right answer: one number and nothing else, or one that is announced behind how it was found."""
+    whole = _NUMBER.fullmatch(text.strip().strip("$%").strip())
+    return _as_number(whole[0]) if whole else _stated(text)
+
+
+def _choice(text: str) -> Reading | None:
+    letter = _concluded(_LETTER, text) or _last(_LETTER, text)
+    return (letter, letter) if letter else None
+
+
+def _whole(text: str) -> Reading | None:
+    words = " ".join(text.split())
+    return (words, words) if words else None
+
+
+def _contains(text: str, answer: str) -> Grade:
+    words, wanted = _whole(text.casefold()), _whole(answer.casefold())
+    return Grade(bool(words and wanted and wanted[0] in words[0]), words and words[0])
+
+
+def _math(text: str, answer: str) -> Grade:
+    """By math-verify: both sides are read as expressions and compared by algebra."""
+    library = require("math_verify", "evaluate")
+    # Its time limits are alarms, which only the main thread has.
+    limit = _SECONDS if threading.current_thread() is threading.main_thread() else None
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns of every limit that it cannot set
+    said = library.parse(text, parsing_timeout=limit)
+    if not said:
+        return Grade(correct=False, read=None)
+    # As a line of LaTeX too: `(3, 4)` or `\frac12` are expressions only between dollars.
+    right = library.parse(answer, parsing_timeout=limit) or library.parse(
+        f"${answer}$", parsing_timeout=limit
+    )
+    return Grade(bool(right) and library.verify(right, said, timeout_seconds=limit), str(said[-1]))
+
+
+CHECKERS: Final[Mapping[str, Checker]] = {
+    "math": _math,
+    "number": _compared(_number, _right_number),
+    "stated": _compared(_stated, _right_number),
+    "choice": _compared(_choice, _choice),
+    "exact": _compared(_whole, _whole),
+    "contains": _contains,
+}
+"""`math`: equal as mathematics, by math-verify. `number`: the number that is announced ("the answer is",
+"####", `\\boxed`), else the last one. `stated`: only one that is announced. `choice`: a letter, A to J, found
+likewise. `exact`: the same words. `contains`: the right answer stands in the text, whatever the case."""
