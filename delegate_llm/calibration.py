@@ -13,28 +13,37 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from delegate_llm.errors import PolicyError
-from delegate_llm.policy import DelegationPolicy
+from delegate_llm.policy import DelegationPolicy, Referee
 
-__all__ = ("LEAST", "policy_for", "spike_for", "threshold_for")
+__all__ = ("LEAST", "WINDOWS", "let_through", "policy_for", "spike_for", "threshold_for", "window_for")
 
+WINDOWS: Final = (4, 8, 16, 32, 64, 128, 256)
+"""Lengths of the spike's window that are tried, in scores."""
 LEAST: Final = 10
 """Scores that must lie above a threshold; fewer and the share is off by a third or more, by chance alone."""
 
 
 def policy_for(
-    scores: Sequence[float], share: float, *, spike: bool = True, **settings: Any
+    rollouts: Sequence[Sequence[float]],
+    share: float,
+    *,
+    spike: bool = True,
+    spike_window: int | None = None,
+    **settings: Any,
 ) -> DelegationPolicy:
     """The policy that the paper's rule makes of scores.
 
     Args:
-        scores: One a position of the base's own rollouts.
+        rollouts: The scores at the positions of each of the base's own answers.
         share: Nominal share of takeovers, in (0, 1).
         spike: Whether to set the spike factor, too.
+        spike_window: How many scores that is compared with; by default as `window_for` says.
         **settings: The policy's others, such as the divergence that the scores are of.
 
     Raises:
         PolicyError: As `threshold_for`, or if there are too few scores for the share.
     """
+    scores = [score for one in rollouts for score in one]
     threshold = threshold_for(scores, share)
     if len(scores) * share < LEAST:
         needed = math.ceil(LEAST / share)
@@ -43,8 +52,49 @@ def policy_for(
             "least; give more prompts to calibrate on, or a larger share"
         )
         raise PolicyError(msg)
-    factor = spike_for(scores, threshold) if spike else 0.0
-    return DelegationPolicy(threshold=round(threshold, 4), spike=round(factor, 4), **settings)
+    policy = DelegationPolicy(threshold=round(threshold, 4), **settings)
+    if not spike:
+        return policy
+    policy = policy.model_copy(update={"spike": round(spike_for(scores, threshold), 4)})
+    return policy.model_copy(update={"spike_window": spike_window or window_for(policy, rollouts)})
+
+
+def let_through(policy: DelegationPolicy, rollouts: Iterable[Sequence[float]]) -> float:
+    """The share of positions at which a policy fires along given scores: what it spends if nothing changes.
+
+    Args:
+        policy: Its threshold, spike and budget count; its gates do not.
+        rollouts: The scores of each answer, in order.
+    """
+    referee, fired, positions = Referee(policy), 0, 0
+    for scores in rollouts:
+        standing = referee.start()
+        for score in scores:
+            takeover = referee.fires(standing, score)
+            standing = referee.after(standing, score=score, asked=True, takeover=takeover)
+            fired += takeover
+        positions += len(scores)
+    return fired / positions if positions else 0.0
+
+
+def window_for(policy: DelegationPolicy, rollouts: Sequence[Sequence[float]]) -> int:
+    """How local a spike has to be for a policy to spend what its threshold alone would.
+
+    A score that fired stays in the window and raises the mean, so in a long window one takeover silences
+    the next ones. The paper leaves the length to the user.
+
+    Args:
+        policy: With its spike.
+        rollouts: As for `let_through`.
+
+    Returns:
+        Among `WINDOWS`, the one under which most fires; the longest of equals.
+    """
+    spent = {
+        window: let_through(policy.model_copy(update={"spike_window": window}), rollouts)
+        for window in WINDOWS
+    }
+    return max(WINDOWS, key=lambda window: (spent[window], window))
 
 
 def threshold_for(scores: Iterable[float], share: float) -> float:

@@ -12,6 +12,7 @@ import typer
 from delegate_llm._version import __version__
 from delegate_llm.cli.compare_agents import compare_agents
 from delegate_llm.cli.demo import demo
+from delegate_llm.cli.evaluate import evaluate
 from delegate_llm.cli.run import run
 from delegate_llm.cli.serve import PASSES_ON, serve
 
@@ -45,4 +46,5 @@ def _main(
 app.command()(run)
 app.command()(demo)
 app.command()(compare_agents)
+app.command()(evaluate)
 app.command(context_settings=PASSES_ON)(serve)

@@ -6,7 +6,6 @@ and where takeovers fell, is read from the records of its messages.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from langchain_core.runnables import RunnableConfig
 from delegate_llm.chat_model import DelegatedChatModel
 from delegate_llm.evaluation.places import PLACES, Place, takeover_places
 from delegate_llm.evaluation.problems import Outcome, cost, recovery
+from delegate_llm.evaluation.statistics import wilson
 from delegate_llm.graph.agent import tool_agent
 from delegate_llm.graph.allocation import DelegationContext
 from delegate_llm.tiny.agent import FUNCTIONS, MAX_TOKENS, TURNS
@@ -27,12 +27,10 @@ from delegate_llm.tiny.problems import Problem, grade, messages
 if TYPE_CHECKING:
     from delegate_llm.pairs.pair import Pair
 
-__all__ = ("LIMITED", "AgentArm", "AgentResult", "Task", "agent_results", "compare_agents", "wilson")
+__all__ = ("LIMITED", "AgentArm", "AgentResult", "Task", "agent_results", "compare_agents")
 
 LIMITED: Final = RunnableConfig(recursion_limit=2 * TURNS)
 """Config of a run that may take `TURNS` turns, with the tools in between."""
-_Z: Final = 1.959964
-"""Standard deviations to either side that hold 95 % of a normal distribution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,21 +175,3 @@ def _result(arm: AgentArm, low: float | None, high: float | None) -> AgentResult
         seconds_per_task=total.seconds / tasks,
         errors=dict(Counter(task.error for task in arm.tasks if task.error is not None)),
     )
-
-
-def wilson(solved: int, tasks: int) -> tuple[float, float]:
-    """Within which a success rate lies, with 95 % confidence (Wilson, 1927).
-
-    Unlike the textbook's normal interval, it holds for few tasks and for rates near 0 and 1.
-
-    Args:
-        solved: How many succeeded.
-        tasks: Of how many; of none, anything is possible.
-    """
-    if not tasks:
-        return 0.0, 1.0
-    share, square = solved / tasks, _Z * _Z / tasks
-    middle = share + square / 2
-    half = math.sqrt(square * share * (1 - share) + square * square / 4)
-    # What rounding does must not leave the rate itself outside.
-    return min(share, (middle - half) / (1 + square)), max(share, (middle + half) / (1 + square))

@@ -37,7 +37,9 @@ Checker = Callable[[str, str], Grade]
 _ANCHOR: Final = re.compile(r"(?i:answer\s*(?:is|:|=))|####|\\boxed\s*\{")
 """What models and data sets announce a conclusion with."""
 _NUMBER: Final = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|[-+]?\.\d+")
-_LETTER: Final = re.compile(r"(?<![A-Za-z])\(?([A-J])\)?(?![A-Za-z'])")
+_LETTER: Final = re.compile(r"(?<![A-Za-z])[A-J](?![A-Za-z'])")
+_LONE_LETTER: Final = re.compile(r"(?<=\()[A-J](?=\))|(?<![A-Za-z])[A-J](?=[.):]?\s*$)", re.MULTILINE)
+"""Unannounced, most letters are words: `A` and `I`."""
 _SECONDS: Final = 5
 """After which an expression that is too much for the algebra counts as unread."""
 
@@ -131,13 +133,13 @@ def _concluded(pattern: re.Pattern[str], text: str) -> str | None:
     """The first match behind the last announcement that has one."""
     for anchor in reversed(list(_ANCHOR.finditer(text))):
         if found := pattern.search(text, anchor.end()):
-            return found[found.re.groups]
+            return found[0]
     return None
 
 
 def _last(pattern: re.Pattern[str], text: str) -> str | None:
     found = list(pattern.finditer(text))
-    return found[-1][pattern.groups] if found else None
+    return found[-1][0] if found else None
 
 
 def _as_number(word: str | None) -> Reading | None:
@@ -164,7 +166,7 @@ def _right_number(text: str) -> Reading | None:
 
 
 def _choice(text: str) -> Reading | None:
-    letter = _concluded(_LETTER, text) or _last(_LETTER, text)
+    letter = _concluded(_LETTER, text) or _last(_LONE_LETTER, text)
     return (letter, letter) if letter else None
 
 

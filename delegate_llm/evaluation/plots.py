@@ -1,18 +1,20 @@
-"""What a comparison of agents found, as a picture."""
+"""What a comparison of agents found, as a picture; and how pictures are kept."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from delegate_llm._files import write_file
 from delegate_llm.errors import RequestError, require
 from delegate_llm.evaluation.places import PLACES, Place
 
 if TYPE_CHECKING:
     from delegate_llm.evaluation.agents import AgentResult
 
-__all__ = ("check_plot", "plot_agents")
+__all__ = ("check_plot", "plot_agents", "save")
 
 _COLOURS: Final[dict[Place, str]] = {"name": "#2f7f6f", "arguments": "#e08e45", "prose": "#8a94a6"}
 _BASE, _REASONER, _DELEGATED = "#8a94a6", "#4b5bab", "#2f7f6f"
@@ -56,11 +58,18 @@ def plot_agents(results: Sequence[AgentResult], title: str, file: Path) -> None:
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
-    try:
-        figure.savefig(file, dpi=144)
-    except OSError as error:
-        msg = f"plot: cannot write {str(file)!r}: {error.strerror or error}"
-        raise RequestError(msg) from error
+    save(figure, file)
+
+
+def save(figure: Any, file: Path) -> None:
+    """Write a picture, in the format that its name ends in.
+
+    Raises:
+        RequestError: If the file cannot be written.
+    """
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=144, format=file.suffix.removeprefix("."))
+    write_file(file, drawn.getvalue())
 
 
 def _success(axes: Any, base: AgentResult, reasoner: AgentResult, budgets: Sequence[AgentResult]) -> None:

@@ -1,0 +1,308 @@
+"""`delegate-llm evaluate`: what delegation gains on one's own tasks, beside its controls, and its cost."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import typer
+from rich.text import Text
+
+from delegate_llm.cli.loading import (
+    BASE,
+    REASONER,
+    BackendOption,
+    BaseOption,
+    BaseUrlOption,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    OptionsOption,
+    ReasonerOption,
+    TrustOption,
+    connect,
+)
+from delegate_llm.cli.run_tables import print_run
+from delegate_llm.cli.tables import progress
+from delegate_llm.cli.terminal import console, friendly, json_text, remarks
+from delegate_llm.errors import DelegateError, RequestError
+
+if TYPE_CHECKING:
+    from delegate_llm.evaluation.arms import Arm
+    from delegate_llm.evaluation.evaluating import Plan
+    from delegate_llm.evaluation.tasks import Task
+    from delegate_llm.policy import DelegationPolicy
+
+__all__ = ("evaluate",)
+
+_TASKS: Final = "Tasks"
+_ARMS: Final = "Arms"
+_ANSWERS: Final = "Answers"
+_KINDS: Final = 3
+"""Of controls."""
+_DRAWN: Final = 200
+"""Problems of the generator, where nothing else is said."""
+
+
+@friendly
+def evaluate(
+    run: Annotated[
+        Path, typer.Argument(help="Folder of the run; one that was broken off goes on.", show_default=True)
+    ] = Path("evaluation"),
+    *,
+    tasks: Annotated[
+        str,
+        typer.Option(
+            help="A JSONL file: question, answer, and optionally id and checker; or tiny, what ships.",
+            rich_help_panel=_TASKS,
+        ),
+    ] = "tiny",
+    problems: Annotated[
+        int | None,
+        typer.Option(
+            help="How many of them; 200 of the generator, all of a file.", min=2, rich_help_panel=_TASKS
+        ),
+    ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            help="Other tasks, whose prompts set the thresholds: a JSONL file, or `tiny`; by default the "
+            "generator's own calibration split, or the last third of the file of tasks, which is then not "
+            "evaluated.",
+            rich_help_panel=_TASKS,
+        ),
+    ] = None,
+    calibrate_on: Annotated[
+        int | None,
+        typer.Option(
+            help="How many of those; 200 of the generator, all of a file.", min=1, rich_help_panel=_TASKS
+        ),
+    ] = None,
+    checker: Annotated[
+        str | None,
+        typer.Option(
+            help="How answers are graded: math, number, stated, choice, exact, contains, or module:function.",
+            rich_help_panel=_TASKS,
+        ),
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option(help="A system message before each task.", rich_help_panel=_TASKS)
+    ] = None,
+    shares: Annotated[
+        str, typer.Option(help="Nominal shares of takeovers, one arm each.", rich_help_panel=_ARMS)
+    ] = "0.02,0.04,0.08",
+    policy: Annotated[
+        list[Path] | None,
+        typer.Option(help="A saved policy as one more arm; may be repeated.", rich_help_panel=_ARMS),
+    ] = None,
+    controls: Annotated[
+        bool, typer.Option(help="Also random, early and entropy-only takeovers.", rich_help_panel=_ARMS)
+    ] = True,
+    divergence: Annotated[
+        str, typer.Option(help="How the two are compared.", rich_help_panel=_ARMS)
+    ] = "cross_entropy",
+    spike: Annotated[
+        bool, typer.Option(help="Whether policies have a spike factor, too.", rich_help_panel=_ARMS)
+    ] = True,
+    spike_window: Annotated[
+        int | None,
+        typer.Option(help="Scores it is compared with; by default what suits.", min=1, rich_help_panel=_ARMS),
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Answers to each task.", min=1, rich_help_panel=_ANSWERS)] = 1,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            help="0 is greedy, the default for one answer; 0.7 for several.", rich_help_panel=_ANSWERS
+        ),
+    ] = None,
+    top_p: Annotated[float, typer.Option(help="Mass sampled from.", rich_help_panel=_ANSWERS)] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Tokens sampled from; 0: all.", rich_help_panel=_ANSWERS)] = 0,
+    max_tokens: Annotated[
+        int, typer.Option(help="Tokens generated at most.", min=1, rich_help_panel=_ANSWERS)
+    ] = 512,
+    seed: Annotated[int, typer.Option(help="Where seeds begin.", min=0, rich_help_panel=_ANSWERS)] = 0,
+    batch: Annotated[
+        int, typer.Option(help="Answers written together.", min=1, rich_help_panel=_ANSWERS)
+    ] = 16,
+    trace: Annotated[
+        Literal["full", "takeovers", "off"],
+        typer.Option(help="Decisions kept of delegated answers, for reports.", rich_help_panel=_ANSWERS),
+    ] = "full",
+    base: BaseOption = BASE,
+    reasoner: ReasonerOption = REASONER,
+    backend: BackendOption = "transformers",
+    base_url: BaseUrlOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    trust_remote_code: TrustOption = False,
+    options: OptionsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer tasks by the base, the reasoner, delegation at several shares, and controls at the same shares.
+
+    Every answer is kept as soon as it is there. A run that was broken off goes on with the same command.
+    """
+    from delegate_llm.evaluation.tasks import with_system  # noqa: PLC0415 - needed here only
+
+    _check_before(temperature=temperature, top_p=top_p, top_k=top_k)
+    chosen, others = _tasks((tasks, problems), (calibration, calibrate_on), checker=checker, seed=seed)
+    sampled = (0.0 if samples == 1 else 0.7) if temperature is None else temperature
+    if samples > 1 and sampled == 0:
+        msg = (
+            f"samples: {samples} greedy answers to a task are one and the same; give a --temperature above 0"
+        )
+        raise RequestError(msg)
+    models: dict[str, Any] = {
+        "base": base,
+        "reasoner": reasoner,
+        "backend": backend,
+        "dtype": dtype,
+        "options": options,
+    }
+    plan = _plan(
+        models=models,
+        tasks=with_system(chosen, system),
+        calibration=with_system(others, system),
+        shares=_shares(shares),
+        policies=_policies(policy or ()),
+        controls=controls,
+        divergence=divergence,
+        spike=spike,
+        spike_window=spike_window,
+        samples=samples,
+        seed=seed,
+        batch=batch,
+        trace=trace,
+        settings={"max_tokens": max_tokens, "temperature": sampled, "top_p": top_p, "top_k": top_k},
+    )
+
+    def load() -> Any:
+        return connect(
+            base,
+            reasoner,
+            backend=backend,
+            base_url=base_url,
+            options=options,
+            device=device,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+        )
+
+    arms = _run(run, plan, load, _own_checker(checker))
+
+    from delegate_llm.evaluation.run_summary import summarise  # noqa: PLC0415 - brings numpy
+
+    found = summarise(run, plan, arms)
+    if as_json:
+        typer.echo(json_text(json.dumps(found.document)))
+    else:
+        print_run(console(), run, found)
+
+
+def _run(folder: Path, plan: Plan, load: Any, checker: Any) -> list[Arm]:
+    """Run it with a bar, and say what was kept if it breaks off."""
+    from delegate_llm.evaluation.evaluating import evaluate as run  # noqa: PLC0415 - brings pydantic
+    from delegate_llm.evaluation.run_summary import check_pictures  # noqa: PLC0415 - brings numpy
+
+    check_pictures()
+    delegated = len(plan.shares) + len(plan.policies)
+    count = 2 + delegated * (1 + _KINDS * plan.controls)
+    steps = len(plan.calibration) + count * len(plan.tasks) * plan.samples
+    names: dict[str, None] = {}
+    with progress(steps, count + 1) as (step, tell):
+
+        def done(name: str) -> None:
+            if name not in names:
+                tell(len(names))
+                names[name] = None
+            step()
+
+        try:
+            return run(folder, plan, load, checker=checker, done=done)
+        except (DelegateError, KeyboardInterrupt):
+            if (folder / "run.json").exists():
+                remarks().print(
+                    Text(f"What was finished is kept in {str(folder)!r}; the same command goes on.")
+                )
+            raise
+
+
+# --- What was asked for ---
+
+
+def _check_before(**settings: Any) -> None:
+    from delegate_llm.policy import DelegationPolicy  # noqa: PLC0415 - brings pydantic
+    from delegate_llm.request import Request  # noqa: PLC0415 - brings torch
+
+    given = {name: value for name, value in settings.items() if value is not None}
+    Request.check(policy=DelegationPolicy(), **given)
+
+
+def _plan(**parts: Any) -> Plan:
+    from delegate_llm.evaluation.evaluating import Plan  # noqa: PLC0415 - brings pydantic
+    from delegate_llm.policy import DelegationPolicy  # noqa: PLC0415 - brings pydantic
+
+    DelegationPolicy(divergence=parts["divergence"])
+    return Plan(**parts)
+
+
+def _tasks(
+    source: tuple[str, int | None],
+    calibration: tuple[str | None, int | None],
+    *,
+    checker: str | None,
+    seed: int,
+) -> tuple[list[Task], list[Task]]:
+    """The tasks, and those to calibrate on; of each, from where and how many."""
+    from delegate_llm.evaluation.tasks import SHIPPED, read_tasks, shipped_tasks  # noqa: PLC0415 - likewise
+
+    # A checker of the user's own says itself what it can read: any text will do as an answer.
+    named = "exact" if checker is not None and ":" in checker else checker
+    (place, count), (other, least) = source, calibration
+    if place == SHIPPED:
+        chosen, other = shipped_tasks(count or _DRAWN, seed=seed), other or SHIPPED
+    else:
+        chosen = read_tasks(place, checker=named)[:count]
+    if other == SHIPPED:
+        return chosen, shipped_tasks(least or _DRAWN, seed=seed, split="calibration")
+    if other is not None:
+        return chosen, read_tasks(other, answers=False)[:least]
+    kept = max(1, len(chosen) - (least or len(chosen) // 3))
+    return chosen[:kept], chosen[kept:]
+
+
+def _shares(text: str) -> list[float]:
+    found = []
+    for word in text.split(",") if text.strip() else ():
+        try:
+            share = float(word)
+        except ValueError:
+            share = math.nan
+        if not 0 < share < 1:
+            msg = f"shares: {word.strip()!r} in {text!r} is no share in (0, 1); give some such as 0.02,0.08"
+            raise RequestError(msg)
+        found.append(share)
+    return list(dict.fromkeys(found))
+
+
+def _policies(files: Sequence[Path]) -> dict[str, DelegationPolicy]:
+    from delegate_llm.policy import DelegationPolicy  # noqa: PLC0415 - brings pydantic
+
+    found: dict[str, DelegationPolicy] = {}
+    for file in files:
+        if file.stem in found:
+            msg = f"policy: two files are called {file.stem!r}; the name is the arm's, so rename one"
+            raise RequestError(msg)
+        found[file.stem] = DelegationPolicy.read(file)
+    return found
+
+
+def _own_checker(name: str | None) -> Any:
+    if name is None or ":" not in name:
+        return None
+    from delegate_llm.evaluation.grading import checker_from  # noqa: PLC0415 - needed here only
+
+    return checker_from(name)

@@ -1,0 +1,180 @@
+"""The folder of a run: what was asked for, and every answer as soon as it is there.
+
+`run.json` holds the plan, `tasks.jsonl` the tasks, `samples.jsonl` one line for each finished answer, which
+is appended and forced to the disk a batch at a time. So whatever kills a run, what was finished stays, and
+the same command goes on from there; a line that was torn is dropped and written anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from delegate_llm._files import cannot_write, write_file
+from delegate_llm.errors import RequestError
+
+__all__ = ("CALIBRATION", "PLAN", "SAMPLES", "TASKS", "Lines", "held", "read_plan", "start")
+
+PLAN: Final = "run.json"
+TASKS: Final = "tasks.jsonl"
+SAMPLES: Final = "samples.jsonl"
+CALIBRATION: Final = "calibration.jsonl"
+
+Record: TypeAlias = dict[str, Any]
+
+
+class Lines:
+    """A file of JSON objects, one a line, to which finished work is added."""
+
+    def __init__(self, file: Path, *, without: str | None = None) -> None:
+        """Take up the file, or an empty one; a torn last line is cut off.
+
+        Args:
+            file: The file.
+            without: A field that is left on the disk, as traces are large.
+
+        Raises:
+            RequestError: If it cannot be read or holds what is no JSON object.
+        """
+        self._file, self._without = file, without
+        self.records: list[Record] = []
+        """All of it, in order."""
+        try:
+            whole = self._mended()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise cannot_write(file, error) from error
+        for number, line in enumerate(whole.splitlines(), 1):
+            self._keep(self._record(line, number))
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Add lines, and return once the disk has them.
+
+        Raises:
+            RequestError: If they cannot be written; whole lines that were written stay.
+        """
+        new = list(records)
+        data = "".join(f"{json.dumps(each)}\n" for each in new).encode()
+        try:
+            with self._file.open("ab", buffering=0) as out:
+                view = memoryview(data)
+                while view:
+                    view = view[out.write(view) or 0 :]
+                os.fsync(out.fileno())
+        except OSError as error:
+            raise cannot_write(self._file, error) from error
+        for record in new:
+            self._keep(record)
+
+    def _keep(self, record: Record) -> None:
+        self.records.append({name: value for name, value in record.items() if name != self._without})
+
+    def _mended(self) -> bytes:
+        whole = self._file.read_bytes()
+        end = whole.rfind(b"\n") + 1
+        if end < len(whole):
+            os.truncate(self._file, end)
+        return whole[:end]
+
+    def _record(self, line: bytes, number: int) -> Record:
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            msg = (
+                f"{str(self._file)!r}, line {number}: it is no JSON: {error}; remove the line to run it again"
+            )
+            raise RequestError(msg) from None
+        if not isinstance(record, dict):
+            msg = f"{str(self._file)!r}, line {number}: it is no object; remove the line to run it again"
+            raise RequestError(msg)
+        return record
+
+
+def start(folder: Path, plan: Mapping[str, Any], tasks: Iterable[Mapping[str, Any]]) -> None:
+    """Begin a run, or make sure that the one in the folder is the same.
+
+    Args:
+        folder: It must exist.
+        plan: All that decides what the run finds, as JSON.
+        tasks: Kept beside it, so that the folder can be read without the files it was made from.
+
+    Raises:
+        RequestError: If another run, or anything else, lies there.
+    """
+    try:
+        there = sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    if PLAN in there:
+        _same(folder, read_plan(folder), plan)
+        return
+    if there:
+        msg = f"{str(folder)!r} holds {there[0]!r} and no run; choose an empty folder, or a new one"
+        raise RequestError(msg)
+    write_file(folder / TASKS, "".join(f"{json.dumps(each)}\n" for each in tasks))
+    write_file(folder / PLAN, json.dumps(plan, indent=2) + "\n")
+
+
+def read_plan(folder: Path) -> Record:
+    """What `start` wrote down.
+
+    Raises:
+        RequestError: If there is no run in the folder.
+    """
+    file = folder / PLAN
+    try:
+        plan = json.loads(file.read_bytes())
+    except OSError as error:
+        msg = f"there is no run in {str(folder)!r}: cannot read {PLAN}: {error.strerror or error}"
+        raise RequestError(msg) from error
+    except ValueError as error:
+        msg = f"{str(file)!r} is no JSON: {error}; the folder is no run of ours"
+        raise RequestError(msg) from None
+    if not isinstance(plan, dict) or plan.get("version") != 1:
+        msg = f"{str(file)!r} is no plan of a run that this version can read"
+        raise RequestError(msg)
+    return plan
+
+
+def _same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    plain = json.loads(json.dumps(new))
+    for name in dict.fromkeys((*plain, *old)):
+        was, now = (json.dumps(each.get(name)) for each in (old, plain))
+        if was != now and name != "arms":
+            msg = (
+                f"{str(folder)!r} holds a run with other settings: {name} was {was:.80} and is {now:.80}; "
+                "give the same settings to go on, or another folder"
+            )
+            raise RequestError(msg)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing into a run's folder meanwhile; it is made if it is not there.
+
+    Raises:
+        RequestError: If one does so already.
+    """
+    try:
+        import fcntl  # noqa: PLC0415 - not on Windows, where two writers are left to the user
+    except ImportError:  # pragma: no cover
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise cannot_write(folder / ".lock", error) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            msg = f"another process writes into {str(folder)!r}; let it finish, or stop it"
+            raise RequestError(msg) from None
+        yield

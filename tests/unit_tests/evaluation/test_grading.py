@@ -1,0 +1,72 @@
+"""What counts as right, and what as unread."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from delegate_llm.errors import RequestError
+from delegate_llm.evaluation.grading import CHECKERS, Grade, check_answer, checker_from, grade
+
+
+@pytest.mark.parametrize(
+    ("checker", "text", "answer", "correct", "read"),
+    [
+        ("math", r"So \boxed{\frac{1}{2}}.", "0.5", True, r"\frac{1}{2}"),
+        ("math", "$x^2 + 2x + 1$", "(x+1)^2", True, "x^2 + 2x + 1"),
+        ("math", "It is $(3, 4)$.", "(3,4)", True, "(3, 4)"),
+        ("math", "The answer is 12 apples.", "12", True, "12"),
+        ("math", "The answer is 13.", "12", False, "13"),
+        ("math", "I do not know.", "12", False, None),
+        ("math", "", "12", False, None),
+        ("number", "3 * 4 = 12, and the answer is 1,234.50 pens.", "1234.5", True, "1,234.50"),
+        ("number", "We get 12", "12", True, "12"),
+        ("number", r"\boxed{-3} and not 4", "-3", True, "-3"),
+        ("number", "12 or 13", "12", False, "13"),
+        ("number", "#### 72", "so 70 + 2 = 72\n#### 72", True, "72"),
+        ("number", "none", "12", False, None),
+        ("stated", "First 3 * 4 = 12. The answer is 12.", "12", True, "12"),
+        ("stated", "The answer is 3. No, the answer is 12.", "12", True, "12"),
+        ("stated", "We get 12", "12", False, None),
+        ("choice", "The answer is (B).", "B", True, "B"),
+        ("choice", "A or B? C", "C", True, "C"),
+        ("choice", "I think so", "B", False, None),
+        ("exact", " to be \n or not ", "to be or not", True, "to be or not"),
+        ("exact", "To be", "to be", False, "To be"),
+        ("exact", " ", "to be", False, None),
+        ("contains", "It is Paris, of course.", "paris", True, "it is paris, of course."),
+        ("contains", "", "paris", False, None),
+    ],
+)
+def test_checkers(checker: str, text: str, answer: str, correct: bool, read: str | None) -> None:
+    assert grade(text, answer, checker) == Grade(correct, read)
+
+
+@pytest.mark.parametrize("text", ["9**9**9**9**9", "$" * 1001, "\\frac{" * 500, "\x00\ud800", "(" * 5000])
+def test_hostile_answers_are_wrong_and_end(text: str) -> None:
+    assert not grade(text, "3", "math").correct
+
+
+def test_mathematics_beside_the_main_thread() -> None:
+    found: list[Grade] = []
+    thread = threading.Thread(target=lambda: found.append(grade("The answer is 7.", "7", "math")))
+    thread.start()
+    thread.join()
+    assert found == [Grade(correct=True, read="7")]
+
+
+@pytest.mark.parametrize("name", CHECKERS)
+def test_answers_that_a_checker_cannot_read(name: str) -> None:
+    check_answer("B" if name == "choice" else "12", name, CHECKERS[name])
+    with pytest.raises(RequestError, match=r"cannot be read by the checker"):
+        check_answer(" ", name, CHECKERS[name])
+
+
+def test_a_checker_of_ones_own() -> None:
+    own = checker_from("operator:contains")
+    assert own("abc", "b") == Grade(correct=True, read="abc")
+    assert not own("abc", "d").correct
+    for place, said in (("nowhere:f", "cannot take"), ("os:f", "cannot take"), ("os:sep", "no function")):
+        with pytest.raises(RequestError, match=said):
+            checker_from(place)

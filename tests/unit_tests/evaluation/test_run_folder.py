@@ -1,0 +1,95 @@
+"""The folder of a run: what is kept, what is mended, and who may write."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from delegate_llm._files import write_file
+from delegate_llm.errors import RequestError
+from delegate_llm.evaluation.run_folder import PLAN, Lines, held, read_plan, start
+
+RECORDS = st.lists(st.dictionaries(st.text(), st.none() | st.integers() | st.text()), max_size=5)
+
+
+@given(before=RECORDS, after=RECORDS, cut=st.integers(0, 2000))
+def test_a_torn_line_is_cut_off_and_the_rest_stays(
+    tmp_path_factory: pytest.TempPathFactory, before: list[Any], after: list[Any], cut: int
+) -> None:
+    file = tmp_path_factory.mktemp("lines") / "lines.jsonl"
+    Lines(file).add(before)
+    whole = file.read_bytes() if before else b""
+    kept = whole[: cut % (len(whole) + 1)]
+    file.write_bytes(kept)
+    lines = Lines(file)
+    assert lines.records == before[: kept.count(b"\n")]
+    lines.add(after)
+    assert Lines(file).records == lines.records == before[: kept.count(b"\n")] + after
+
+
+def test_a_field_may_stay_on_the_disk(tmp_path: Path) -> None:
+    file = tmp_path / "lines.jsonl"
+    lines = Lines(file, without="trace")
+    lines.add([{"a": 1, "trace": [1]}])
+    assert lines.records == Lines(file, without="trace").records == [{"a": 1}]
+    assert json.loads(file.read_text()) == {"a": 1, "trace": [1]}
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", "\xff"])
+def test_a_line_that_is_none_is_named(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "lines.jsonl"
+    file.write_bytes(b'{"a": 1}\n' + line.encode("latin1") + b"\n")
+    with pytest.raises(RequestError, match=r"line 2: "):
+        Lines(file)
+
+
+def test_a_folder_holds_one_run(tmp_path: Path) -> None:
+    plan = {"version": 1, "shares": [0.1], "settings": {"temperature": 0.0}}
+    start(tmp_path, plan, [{"id": "1"}])
+    start(tmp_path, {**plan, "shares": (0.1,)}, [{"id": "1"}])
+    write_file(tmp_path / PLAN, json.dumps({**plan, "arms": ["..."]}))
+    start(tmp_path, plan, [])
+    assert read_plan(tmp_path)["arms"] == ["..."]
+    with pytest.raises(RequestError, match=r"shares was \[0.1\] and is \[0.2\]"):
+        start(tmp_path, {**plan, "shares": [0.2]}, [])
+
+
+def test_other_folders_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(RequestError, match=r"holds 'thesis.tex' and no run"):
+        start(tmp_path, {"version": 1}, [])
+    assert [each.name for each in tmp_path.iterdir()] == ["thesis.tex"]
+    with pytest.raises(RequestError, match=r"there is no run in"):
+        read_plan(tmp_path)
+    for text in ("{", "[]", '{"version": 2}'):
+        (tmp_path / PLAN).write_text(text)
+        with pytest.raises(RequestError, match=r"run.json"):
+            read_plan(tmp_path)
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "run"
+    with held(folder), pytest.raises(RequestError, match=r"another process"), held(folder):
+        pass
+    with held(folder):
+        assert folder.is_dir()
+
+
+def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("old")
+    for place in (file / "below", tmp_path / "nowhere" / "file"):
+        with pytest.raises(RequestError, match=r"cannot write"):
+            write_file(place, "new")
+    with pytest.raises(RequestError, match=r"cannot write"), held(file):
+        pass
+    with pytest.raises(RequestError, match=r"cannot write"):
+        Lines(tmp_path / "nowhere" / "lines").add([{}])
+    write_file(file, "new")
+    assert file.read_text() == "new"
+    assert [each.name for each in tmp_path.iterdir()] == ["file"], "nothing is left lying about"

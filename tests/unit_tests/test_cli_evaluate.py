@@ -1,0 +1,138 @@
+"""`delegate-llm evaluate`: its tables, its JSON, going on, and what it says of bad input."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from delegate_llm import DelegationPolicy
+from delegate_llm.cli import app
+from delegate_llm.evaluation.tasks import shipped_tasks
+
+pytest.importorskip("matplotlib")
+
+FEW = ("--problems", "4", "--calibrate-on", "12", "--shares", "0.05", "--max-tokens", "96")
+
+
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "NO_COLOR", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def call(*arguments: object) -> Any:
+    return CliRunner().invoke(app, ["evaluate", *map(str, arguments)], catch_exceptions=False)
+
+
+def test_json_has_every_number_and_the_folder_every_answer(tmp_path: Path, loads: list[str]) -> None:
+    first = call(tmp_path / "run", *FEW, "--samples", 2, "--json")
+    assert (first.exit_code, first.stderr) == (0, "")
+    found = json.loads(first.stdout)
+    kinds = ["base", "reasoner", "delegated", "random", "early", "entropy"]
+    assert [each["kind"] for each in found["results"]] == kinds
+    assert found == json.loads((tmp_path / "run" / "summary.json").read_bytes())
+    delegated = found["results"][2]
+    assert (delegated["tasks"], delegated["samples"], delegated["name"]) == (4, 2, "delegated 0.05")
+    assert set(delegated["pass_at"]) == {"1", "2"}
+    assert delegated["accuracy"]["low"] <= delegated["accuracy"]["value"] <= delegated["accuracy"]["high"]
+    assert delegated["reasoner_forwards"] > 0
+    assert {each["other"] for each in found["comparisons"]} == {
+        "base",
+        "reasoner",
+        *(f"{kind} for delegated 0.05" for kind in kinds[3:]),
+    }
+    DelegationPolicy.model_validate(found["policies"]["delegated 0.05"])
+    for picture in ("accuracy.png", "cost.png"):
+        assert (tmp_path / "run" / picture).read_bytes().startswith(b"\x89PNG")
+    samples = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
+    assert len(samples) == 6 * 4 * 2
+    assert all(each["trace"]["decisions"] for each in samples if each["arm"] == "delegated 0.05")
+
+    before = len(loads)
+    again = call(tmp_path / "run", *FEW, "--samples", 2, "--json")
+    assert json.loads(again.stdout) == found
+    assert len(loads) == before, "a run that is finished loads no model"
+
+
+def test_tasks_of_ones_own(tmp_path: Path) -> None:
+    tasks = shipped_tasks(6, seed=5)
+    lines = [{"id": task.id, "question": task.question, "answer": task.answer} for task in tasks]
+    file = tmp_path / "tasks.jsonl"
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    policy = tmp_path / "mine.json"
+    policy.write_text(DelegationPolicy(threshold=1.0).to_json())
+    result = call(
+        tmp_path / "run",
+        *("--tasks", file, "--checker", "stated", "--shares", "", "--policy", policy, "--no-controls"),
+        *("--max-tokens", "96"),
+    )
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "\x1b" not in result.stdout
+    assert "Accuracy on 4 tasks" in result.stdout, "a third is left for the thresholds"
+    assert re.search(r"^policy mine +\d+\.\d% ", result.stdout, re.MULTILINE)
+    graded = call(
+        tmp_path / "other",
+        *("--tasks", file, "--checker", "operator:contains", "--shares", "", "--no-controls"),
+        *("--max-tokens", "32"),
+    )
+    assert (graded.exit_code, graded.stderr) == (0, "")
+
+
+def test_tables_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = (tmp_path / "run", *FEW, "--no-controls")
+    call(*arguments)
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": "80"}.items():
+        monkeypatch.setenv(name, value)
+    shown = re.sub(r"\x1b\[[\d;]*m", "", call(*arguments).stdout)
+    assert re.search(r"^ delegated 0\.05 +\d", shown, re.MULTILINE), "on one line"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--shares", "0.1,x"), "shares: 'x'"),
+        (("--shares", "1"), "shares: '1'"),
+        (("--shares", "0.0001"), "share: .* scores are too few"),
+        (("--samples", "2", "--temperature", "0"), "samples: 2 greedy answers"),
+        (("--temperature", "-1"), "temperature"),
+        (("--divergence", "chi2"), "unknown divergence"),
+        (("--tasks", "nowhere.jsonl"), "cannot read 'nowhere.jsonl'"),
+        (("--calibration", "nowhere.jsonl"), "cannot read 'nowhere.jsonl'"),
+        (("--checker", "os:nothing"), "checker: cannot take 'nothing' from 'os'"),
+        (("--options", "["), "options: .* is no JSON"),
+        (("--options", '{"frobnicate": 1}'), "unknown option"),
+    ],
+)
+def test_bad_input(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    result = call(tmp_path / "run", *FEW, *arguments)
+    assert result.exit_code == 2, result.stderr
+    assert re.search(said, result.stderr)
+    assert result.stdout == ""
+
+
+def test_two_policies_of_one_name(tmp_path: Path) -> None:
+    files = [tmp_path / each / "mine.json" for each in ("a", "b")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(DelegationPolicy().to_json())
+    result = call(tmp_path / "run", *FEW, "--policy", files[0], "--policy", files[1])
+    assert (result.exit_code, "two files are called 'mine'" in result.stderr) == (2, True)
+
+
+def test_other_settings_are_another_run(tmp_path: Path) -> None:
+    assert call(tmp_path / "run", *FEW, "--no-controls").exit_code == 0
+    result = call(tmp_path / "run", *FEW, "--no-controls", "--seed", "4")
+    assert result.exit_code == 2
+    assert "holds a run with other settings" in result.stderr
+    assert "What was finished is kept in" in result.stderr
+
+
+def test_models_without_a_shared_vocabulary(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    result = call(tmp_path / "run", *FEW, "--base", folders[0])
+    assert result.exit_code == 1
+    assert "vocabular" in result.stderr or "token" in result.stderr
