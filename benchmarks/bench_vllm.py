@@ -50,7 +50,7 @@ class Result:
     ratios: list[Ratio]
     claims: list[Claim]
     same: dict[str, dict[int, float]]
-    """For two methods and a concurrency, the fraction of prompts with the same tokens."""
+    """For two methods and a concurrency, the fraction of prompts with the same tokens and takeovers."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""

@@ -29,8 +29,8 @@ class Answer:
     """Seconds until its first token came; None where tokens do not come one by one."""
     last: float | None
     """Seconds until its last token came."""
-    takeovers: int | None = None
-    """None where it was not told what was decided."""
+    takeovers: list[int] | None = None
+    """The positions of them; None where it was not told what was decided."""
     changed: int = 0
     """Takeovers that said another token than the base, and so ended a draft."""
     asked: int = 0
@@ -177,7 +177,7 @@ def _row(laps: Sequence[Lap]) -> Row:
         slowest=percentile(each, 0.99) if each else None,
         steps=counts.steps / len(laps),
         forwards=forwards / tokens,
-        share=sum(answer.takeovers or 0 for answer in answers) / tokens if told else None,
+        share=sum(len(answer.takeovers or ()) for answer in answers) / tokens if told else None,
         changed=sum(answer.changed for answer in answers) / tokens if told else None,
         rejected=refused / judged if judged and not told else None,
         accepted=counts.accepted / counts.drafted if counts.drafted and not told else None,
@@ -225,7 +225,10 @@ def claims(found: Iterable[Ratio]) -> list[Claim]:
 
 
 def same(laps: Sequence[Lap], one: str, other: str) -> dict[int, float]:
-    """For each concurrency, the fraction of prompts to which two methods gave the same tokens."""
+    """For each concurrency, the fraction of prompts to which two methods gave the same answer.
+
+    The same tokens, that is, and where both tell what was decided, the same takeovers.
+    """
     first: dict[tuple[str, int], Lap] = {}
     for lap in laps:
         first.setdefault((lap.method, lap.level), lap)
@@ -234,6 +237,11 @@ def same(laps: Sequence[Lap], one: str, other: str) -> dict[int, float]:
         peer = first.get((other, level))
         if method != one or peer is None:
             continue
-        equal = [a.tokens == b.tokens for a, b in zip(lap.answers, peer.answers, strict=True)]
+        equal = [_equal(*both) for both in zip(lap.answers, peer.answers, strict=True)]
         found[level] = sum(equal) / len(equal)
     return found
+
+
+def _equal(one: Answer, other: Answer) -> bool:
+    told = one.takeovers is not None and other.takeovers is not None
+    return one.tokens == other.tokens and (one.takeovers == other.takeovers or not told)

@@ -197,7 +197,7 @@ def _answer(made: Any) -> Answer:
         list(made.token_ids),
         None,
         None,
-        takeovers=summary.takeovers,
+        takeovers=[each.position for each in made.trace.takeovers],
         changed=summary.changed,
         asked=summary.asked,
         forwards=made.usage.reasoner_forwards,

@@ -34,7 +34,10 @@ def result(found: Result) -> None:
     _console.print(f"Thresholds calibrated for the shares {limits}.", markup=False)
     for pair, levels in found.same.items():
         by = ", ".join(f"{level} at once {part:.0%}" for level, part in levels.items())
-        _console.print(f"Prompts with the same tokens from {pair}: {by}.", markup=False)
+        _console.print(
+            f"Prompts with the same tokens, and takeovers where they are told, from {pair}: {by}.",
+            markup=False,
+        )
     _console.print(_idle(found.rows), markup=False)
     if found.ratios:
         _console.print(_ratios(f"{title}: delegation over lossless speculative decoding", found.ratios))

@@ -66,7 +66,7 @@ def test_forwards_are_counted_where_they_are_known(answers: list[Answer], expect
 
 
 def test_shares_are_told_only_where_every_answer_tells() -> None:
-    told = answer(takeovers=2, changed=1, forwards=3)
+    told = answer(takeovers=[0, 4], changed=1, forwards=3)
     (row,) = rows([lap("delegation", 1.0, [told, told])])
     assert (row.share, row.changed) == (pytest.approx(2 / 11), pytest.approx(1 / 11))
     assert row.rejected is None
@@ -75,13 +75,13 @@ def test_shares_are_told_only_where_every_answer_tells() -> None:
 
 
 def test_a_ratio_is_what_its_parts_make() -> None:
-    told = answer(takeovers=1, forwards=3)
+    told = answer(takeovers=[2], forwards=3)
     found = rows(
         [
             lap("lossless", 3.0, **LOSSLESS),
             lap("delegation", 2.0, [told, told], steps=5),
             lap("transformers", 2.0, [told, told]),
-            lap("delegation budget 0", 1.0, [answer(takeovers=0)], steps=5),
+            lap("delegation budget 0", 1.0, [answer(takeovers=[])], steps=5),
         ]
     )
     (one,) = ratios(found, "lossless")
@@ -107,13 +107,19 @@ def test_the_same_tokens() -> None:
     assert same([lap("a", 1.0)], "a", "b") == {}
 
 
+def test_the_same_takeovers_where_they_are_told() -> None:
+    one, two = ([answer(takeovers=[0, 3]), answer(takeovers=last)] for last in ([1], [2]))
+    assert same([lap("a", 1.0, one), lap("b", 1.0, two)], "a", "b") == {2: 0.5}
+    assert same([lap("a", 1.0, one), lap("b", 1.0)], "a", "b") == {2: 1.0}
+
+
 @pytest.mark.parametrize(("level", "count"), [(1, 4), (3, 6), (4, 4), (32, 32)])
 def test_a_lap_is_made_of_whole_waves(level: int, count: int) -> None:
     assert requests(level, 4) == count
 
 
 def test_laps_and_plans_travel_as_json() -> None:
-    one = lap("lossless", 1.0, [answer(takeovers=3)], **LOSSLESS)
+    one = lap("lossless", 1.0, [answer(takeovers=[0, 1, 2])], **LOSSLESS)
     assert Lap.of(json.loads(json.dumps(dataclasses.asdict(one)))) == one
     plan = Plan({"model": "m"}, [Method("a", {"b": 1}, salt="c")], [[1, 2]], 8, [1], 4, 2)
     assert Plan.of(json.loads(json.dumps(dataclasses.asdict(plan)))) == plan
@@ -136,7 +142,7 @@ def test_an_answer_says_what_was_decided() -> None:
         for (a, b, c), flag in zip(said, flags, strict=True)
     ]
     found = decided(flat, 1.0, [1.5, 3.0], Method("delegation", {TRACED: 1}), [5, 7, 8])
-    assert found == Answer([5, 7, 8], 0.5, 2.0, takeovers=2, changed=1, asked=3, forwards=1)
+    assert found == Answer([5, 7, 8], 0.5, 2.0, takeovers=[1, 2], changed=1, asked=3, forwards=1)
 
 
 @pytest.mark.parametrize(("forwards", "expected"), [(None, None), (0, 0), (1, 3)])
