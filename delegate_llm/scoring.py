@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
@@ -16,12 +16,15 @@ from delegate_llm.policy import DelegationPolicy, Referee
 from delegate_llm.rows import Vocabulary
 from delegate_llm.sampling import uniform
 from delegate_llm.text import AnswerText
-from delegate_llm.trace import Decision, Summary, Trace
+from delegate_llm.trace import Decision, Logprob, Summary, Trace
 
 __all__ = ("Facts", "Given", "judged", "score")
 
 _BLOCK = 64  # positions whose distributions are held at once, of all rows together
 _LEAST = 8  # positions of a row that are worth a forward
+
+
+Choices: TypeAlias = Sequence[tuple[int, float]]
 
 
 class Facts(NamedTuple):
@@ -33,6 +36,9 @@ class Facts(NamedTuple):
     base: int
     """Its first choice."""
     reasoner: int
+    base_top: Choices = ()
+    """Its most probable tokens with their log-probabilities, best first."""
+    reasoner_top: Choices = ()
 
 
 class Given(NamedTuple):
@@ -49,6 +55,8 @@ def score(
     sessions: tuple[Session, Session],
     vocabulary: Vocabulary,
     policy: DelegationPolicy,
+    *,
+    top: int = 0,
 ) -> list[Trace]:
     """Score every position of given texts.
 
@@ -57,6 +65,7 @@ def score(
         sessions: A fresh session for each model, with as many rows.
         vocabulary: What the two share.
         policy: Gives the divergence, and says where it would have handed over.
+        top: How many of each model's most probable tokens to keep.
 
     Returns:
         A full trace of each.
@@ -83,7 +92,7 @@ def score(
         for at, new in enumerate(fresh):
             if new:
                 spoken, heard = (logits[at, -new:] for logits in both)
-                facts[at] += _facts(spoken, heard.to(spoken.device), start, vocabulary, policy)
+                facts[at] += _facts(spoken, heard.to(spoken.device), vocabulary, policy, start=start, top=top)
     return [judged(row.completion, found, vocabulary, policy) for row, found in zip(rows, facts, strict=True)]
 
 
@@ -121,6 +130,8 @@ def judged(
                 base_token=vocabulary.piece(said.base),
                 reasoner_token_id=said.reasoner,
                 reasoner_token=vocabulary.piece(said.reasoner),
+                base_top=_told(said.base_top, vocabulary),
+                reasoner_top=_told(said.reasoner_top, vocabulary),
             )
         )
         standing = referee.after(
@@ -140,8 +151,16 @@ def judged(
     )
 
 
+def _told(choices: Choices, vocabulary: Vocabulary) -> tuple[Logprob, ...]:
+    return tuple(
+        Logprob(token_id=token, token=vocabulary.piece(token), logprob=logprob)
+        for token, logprob in choices
+        if logprob > -math.inf
+    )
+
+
 def _facts(
-    spoken: Tensor, heard: Tensor, start: int, vocabulary: Vocabulary, policy: DelegationPolicy
+    spoken: Tensor, heard: Tensor, vocabulary: Vocabulary, policy: DelegationPolicy, *, start: int, top: int
 ) -> list[Facts]:
     """For logits `[n, V]` of each model."""
     base, reasoner = (log_probs(each[:, : vocabulary.rows]) for each in (spoken, heard))
@@ -157,4 +176,16 @@ def _facts(
             msg = f"the {who} returned NaN logits while scoring; load it in another dtype"
             raise NumericsError(msg)
     first, second = (each[:, : vocabulary.size].argmax(-1).tolist() for each in (base, reasoner))
-    return list(map(Facts, values, unsure, first, second))
+    tops = (_top(each[:, : vocabulary.size], top) for each in (base, reasoner))
+    return list(map(Facts, values, unsure, first, second, *tops))
+
+
+def _top(log_probs: Tensor, count: int) -> list[Choices]:
+    """For each row of `[n, V]`, its most probable entries."""
+    if not count:
+        return [()] * len(log_probs)
+    best = log_probs.topk(min(count, log_probs.shape[-1]))
+    return [
+        list(zip(*both, strict=True))
+        for both in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]

@@ -5,16 +5,34 @@ Plain data with a version, JSON in and out. Everything downstream (streams, Lang
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from delegate_llm._settings import Settings
 
+if TYPE_CHECKING:
+    from delegate_llm.policy import DelegationPolicy
+
 __all__ = ("Decision", "Generation", "Logprob", "Summary", "TokenLogprobs", "Trace", "TraceLevel", "Usage")
 
 TraceLevel = Literal["takeovers", "full", "off"]
 """Which decisions a trace keeps: the takeovers, every position, or none. The summary is always kept."""
+
+
+def _is_empty(value: tuple[object, ...]) -> bool:
+    return not value
+
+
+class Logprob(BaseModel):
+    """A token and its log-probability."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    token_id: int
+    token: str
+    logprob: float
+    """Of the raw distribution, whatever the temperature; in nats."""
 
 
 class Decision(BaseModel):
@@ -43,6 +61,9 @@ class Decision(BaseModel):
     reasoner_token_id: int | None = None
     reasoner_token: str | None = None
     """What the reasoner would have said here; None where it was not asked."""
+    base_top: tuple[Logprob, ...] = Field(default=(), exclude_if=_is_empty)
+    """The base's most probable tokens, best first; only where `Pair.score` was asked for them."""
+    reasoner_top: tuple[Logprob, ...] = Field(default=(), exclude_if=_is_empty)
 
 
 class Summary(BaseModel):
@@ -75,16 +96,21 @@ class Trace(Settings):
         """The decisions whose token the reasoner supplied."""
         return tuple(decision for decision in self.decisions if decision.takeover)
 
+    def to_html(
+        self, *, policy: DelegationPolicy | None = None, title: str | None = None, text: str | None = None
+    ) -> str:
+        """A page that shows these decisions: one file, which needs no network.
 
-class Logprob(BaseModel):
-    """A token and its log-probability."""
+        Args:
+            policy: With which they were made; without it there are no reasons, thresholds and budgets.
+            title: Of the page.
+            text: The answer, for a trace that has not every token.
+        """
+        return _page(self, policy=policy, title=title, text=text)
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
-
-    token_id: int
-    token: str
-    logprob: float
-    """Of the raw distribution, whatever the temperature; in nats."""
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        return _framed(self.to_html())
 
 
 class TokenLogprobs(Logprob):
@@ -131,3 +157,44 @@ class Generation(Settings):
     """One a generated token; None if they were not asked for."""
     seed: int | None = None
     """The seed that gives this text again; None for a greedy answer."""
+
+    def to_html(
+        self, *, policy: DelegationPolicy | None = None, title: str | None = None, prompt: str | None = None
+    ) -> str:
+        """A page that shows this answer: one file, which needs no network.
+
+        Args:
+            policy: With which it was made; without it there are no reasons, thresholds and budgets.
+            title: Of the page.
+            prompt: What was asked, to be shown with it.
+        """
+        return _page(self.trace, policy=policy, title=title, text=self.text, prompt=prompt, seed=self.seed)
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it."""
+        return _framed(self.to_html())
+
+
+def _page(
+    trace: Trace,
+    *,
+    policy: DelegationPolicy | None,
+    title: str | None,
+    text: str | None,
+    prompt: str | None = None,
+    seed: int | None = None,
+) -> str:
+    # The report stands above this module, and is needed only by who looks.
+    from delegate_llm.report import Shown, render  # noqa: PLC0415
+    from delegate_llm.report.answers import short  # noqa: PLC0415
+
+    said = text if text is not None else "".join(each.token for each in trace.decisions)
+    name = short(prompt or said) or "An answer"
+    shown = Shown(id="1", title=name, trace=trace, text=text, policy=policy, prompt=prompt, seed=seed)
+    return render([shown], title=title or "Delegated answer")
+
+
+def _framed(page: str) -> str:
+    from delegate_llm.report import frame  # noqa: PLC0415 - see above
+
+    return frame(page)

@@ -13,6 +13,8 @@ from delegate_llm._version import __version__
 from delegate_llm.cli.compare_agents import compare_agents
 from delegate_llm.cli.demo import demo
 from delegate_llm.cli.evaluate import evaluate
+from delegate_llm.cli.playground import playground
+from delegate_llm.cli.report import report
 from delegate_llm.cli.run import run
 from delegate_llm.cli.serve import PASSES_ON, serve
 
@@ -47,4 +49,6 @@ app.command()(run)
 app.command()(demo)
 app.command()(compare_agents)
 app.command()(evaluate)
+app.command()(report)
+app.command()(playground)
 app.command(context_settings=PASSES_ON)(serve)

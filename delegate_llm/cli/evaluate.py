@@ -27,6 +27,17 @@ from delegate_llm.cli.loading import (
 )
 from delegate_llm.cli.run_tables import print_run
 from delegate_llm.cli.tables import progress
+from delegate_llm.cli.task_options import (
+    BatchOption,
+    CheckerOption,
+    MaxTokensOption,
+    ProblemsOption,
+    SeedOption,
+    SystemOption,
+    TasksOption,
+    models_named,
+    own_checker,
+)
 from delegate_llm.cli.terminal import console, friendly, json_text, remarks
 from delegate_llm.errors import DelegateError, RequestError
 
@@ -43,6 +54,7 @@ _ARMS: Final = "Arms"
 _ANSWERS: Final = "Answers"
 _KINDS: Final = 3
 """Of controls."""
+_CHOICES: Final = 5
 _DRAWN: Final = 200
 """Problems of the generator, where nothing else is said."""
 
@@ -53,19 +65,8 @@ def evaluate(
         Path, typer.Argument(help="Folder of the run; one that was broken off goes on.", show_default=True)
     ] = Path("evaluation"),
     *,
-    tasks: Annotated[
-        str,
-        typer.Option(
-            help="A JSONL file: question, answer, and optionally id and checker; or tiny, what ships.",
-            rich_help_panel=_TASKS,
-        ),
-    ] = "tiny",
-    problems: Annotated[
-        int | None,
-        typer.Option(
-            help="How many of them; 200 of the generator, all of a file.", min=2, rich_help_panel=_TASKS
-        ),
-    ] = None,
+    tasks: TasksOption = "tiny",
+    problems: ProblemsOption = None,
     calibration: Annotated[
         str | None,
         typer.Option(
@@ -81,16 +82,8 @@ def evaluate(
             help="How many of those; 200 of the generator, all of a file.", min=1, rich_help_panel=_TASKS
         ),
     ] = None,
-    checker: Annotated[
-        str | None,
-        typer.Option(
-            help="How answers are graded: math, number, stated, choice, exact, contains, or module:function.",
-            rich_help_panel=_TASKS,
-        ),
-    ] = None,
-    system: Annotated[
-        str | None, typer.Option(help="A system message before each task.", rich_help_panel=_TASKS)
-    ] = None,
+    checker: CheckerOption = None,
+    system: SystemOption = None,
     shares: Annotated[
         str, typer.Option(help="Nominal shares of takeovers, one arm each.", rich_help_panel=_ARMS)
     ] = "0.02,0.04,0.08",
@@ -120,17 +113,22 @@ def evaluate(
     ] = None,
     top_p: Annotated[float, typer.Option(help="Mass sampled from.", rich_help_panel=_ANSWERS)] = 1.0,
     top_k: Annotated[int, typer.Option(help="Tokens sampled from; 0: all.", rich_help_panel=_ANSWERS)] = 0,
-    max_tokens: Annotated[
-        int, typer.Option(help="Tokens generated at most.", min=1, rich_help_panel=_ANSWERS)
-    ] = 512,
-    seed: Annotated[int, typer.Option(help="Where seeds begin.", min=0, rich_help_panel=_ANSWERS)] = 0,
-    batch: Annotated[
-        int, typer.Option(help="Answers written together.", min=1, rich_help_panel=_ANSWERS)
-    ] = 16,
+    max_tokens: MaxTokensOption = 512,
+    seed: SeedOption = 0,
+    batch: BatchOption = 16,
     trace: Annotated[
         Literal["full", "takeovers", "off"],
         typer.Option(help="Decisions kept of delegated answers, for reports.", rich_help_panel=_ANSWERS),
     ] = "full",
+    choices: Annotated[
+        int | None,
+        typer.Option(
+            help="Most probable tokens of each model that such a trace keeps where the two part; by "
+            "default 5, where the backend tells them.",
+            min=0,
+            rich_help_panel=_ANSWERS,
+        ),
+    ] = None,
     base: BaseOption = BASE,
     reasoner: ReasonerOption = REASONER,
     backend: BackendOption = "transformers",
@@ -155,15 +153,8 @@ def evaluate(
             f"samples: {samples} greedy answers to a task are one and the same; give a --temperature above 0"
         )
         raise RequestError(msg)
-    models: dict[str, Any] = {
-        "base": base,
-        "reasoner": reasoner,
-        "backend": backend,
-        "dtype": dtype,
-        "options": options,
-    }
     plan = _plan(
-        models=models,
+        models=models_named(base, reasoner, backend=backend, dtype=dtype, options=options),
         tasks=with_system(chosen, system),
         calibration=with_system(others, system),
         shares=_shares(shares),
@@ -176,6 +167,8 @@ def evaluate(
         seed=seed,
         batch=batch,
         trace=trace,
+        checker=checker,
+        choices=(_CHOICES if backend == "transformers" else 0) if choices is None else choices,
         settings={"max_tokens": max_tokens, "temperature": sampled, "top_p": top_p, "top_k": top_k},
     )
 
@@ -191,7 +184,7 @@ def evaluate(
             trust_remote_code=trust_remote_code,
         )
 
-    arms = _run(run, plan, load, _own_checker(checker))
+    arms = _run(run, plan, load, own_checker(checker))
 
     from delegate_llm.evaluation.run_summary import summarise  # noqa: PLC0415 - brings numpy
 
@@ -298,11 +291,3 @@ def _policies(files: Sequence[Path]) -> dict[str, DelegationPolicy]:
             raise RequestError(msg)
         found[file.stem] = DelegationPolicy.read(file)
     return found
-
-
-def _own_checker(name: str | None) -> Any:
-    if name is None or ":" not in name:
-        return None
-    from delegate_llm.evaluation.grading import checker_from  # noqa: PLC0415 - needed here only
-
-    return checker_from(name)

@@ -135,7 +135,7 @@ def connect(
     options: str | None = None,
     **given: Any,
 ) -> Pair:
-    """As `load`, on any backend.
+    """As `load`, on any backend, and with a chat template in plain words where neither model has one.
 
     Args:
         base: As for `load_pair`; the shipped name, which is the default, is left to a server to say.
@@ -149,7 +149,9 @@ def connect(
         RequestError: If the options are no JSON object, or one is unknown.
         LoadError: As from `load_pair`.
     """
-    more = {**_read_options(options), **given}
+    from delegate_llm.pairs import PLAIN_CHAT  # noqa: PLC0415 - quick, but its siblings bring torch
+
+    more = {"fallback_template": PLAIN_CHAT, **_read_options(options), **given}
     if backend == "transformers":
         return load(base, reasoner, **more)
     from delegate_llm import load_pair  # noqa: PLC0415 - quick, but its siblings bring torch

@@ -13,13 +13,16 @@ from rich.text import Text
 from delegate_llm.cli.loading import (
     BASE,
     REASONER,
+    BackendOption,
     BaseOption,
+    BaseUrlOption,
     DeviceOption,
     DtypeOption,
     JsonOption,
+    OptionsOption,
     ReasonerOption,
     TrustOption,
-    load,
+    connect,
     prepare,
 )
 from delegate_llm.cli.terminal import console, friendly, json_text, remarks
@@ -42,9 +45,12 @@ def run(
     *,
     base: BaseOption = BASE,
     reasoner: ReasonerOption = REASONER,
+    backend: BackendOption = "transformers",
+    base_url: BaseUrlOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     trust_remote_code: TrustOption = False,
+    options: OptionsOption = None,
     policy: Annotated[
         Path | None,
         typer.Option(
@@ -127,9 +133,12 @@ def run(
     }
     prepare(base, reasoner)
     _check(settings)
-    pair = load(
+    pair = connect(
         base,
         reasoner,
+        backend=backend,
+        base_url=base_url,
+        options=options,
         device=device,
         dtype=dtype,
         trust_remote_code=trust_remote_code,
@@ -139,15 +148,16 @@ def run(
     if as_json:
         typer.echo(json_text(pair.generate(prompt, **settings).model_dump_json()))
     else:
-        _stream(pair, prompt, settings)
+        # The vocabulary of a server is the server's.
+        _stream(pair, prompt, settings, None if backend == "remote" else pair.vocabulary.decode)
 
 
-def _stream(pair: Any, prompt: Prompt, settings: dict[str, Any]) -> None:
+def _stream(pair: Any, prompt: Prompt, settings: dict[str, Any], decode: Any) -> None:
     from delegate_llm.cli.stream import show  # noqa: PLC0415 - brings pydantic
 
     out, screen = console(), remarks()
     started = time.perf_counter()
-    done = show(out, pair.stream(prompt, **settings), pair.vocabulary.decode, marked=out.is_terminal)
+    done = show(out, pair.stream(prompt, **settings), decode, marked=out.is_terminal)
     if screen.is_terminal:
         screen.print(Text(_summary(done, time.perf_counter() - started), "dim"))
 

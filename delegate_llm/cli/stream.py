@@ -42,9 +42,13 @@ class Highlighter:
     decoded again.
     """
 
-    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
-        """Start an empty answer; `decode` is the pair's, token ids to text."""
-        self._text = AnswerText(decode)
+    def __init__(self, decode: Callable[[Sequence[int]], str] | None) -> None:
+        """Start an empty answer; `decode` is the pair's, token ids to text.
+
+        Without it, as of a pair that a server carries, each token is taken for the text it is told with.
+        """
+        self._told: dict[int, str] = {}
+        self._text = AnswerText(decode or (lambda ids: "".join(self._told[each] for each in ids)))
         self._marks: deque[_Mark] = deque()
         self._shown = 0
 
@@ -73,6 +77,7 @@ class Highlighter:
 
     def _read(self, decision: Decision) -> None:
         start = len(self._text.text)
+        self._told[decision.token_id] = decision.token
         self._text.push(decision.token_id)
         if decision.changed:
             # A torn character has no text yet: it will be the next one.
@@ -83,7 +88,7 @@ class Highlighter:
 def show(
     console: Console,
     answer: Iterable[Piece | Generation],
-    decode: Callable[[Sequence[int]], str],
+    decode: Callable[[Sequence[int]], str] | None,
     *,
     marked: bool,
 ) -> Generation:
@@ -92,7 +97,7 @@ def show(
     Args:
         console: Where to.
         answer: What `Pair.stream` gives.
-        decode: The pair's, token ids to text.
+        decode: The pair's, token ids to text; None if it has none here.
         marked: Whether takeovers are shown; without, the text is written exactly as it is.
 
     Returns:

@@ -18,11 +18,11 @@ from delegate_llm._files import write_file
 from delegate_llm.calibration import policy_for
 from delegate_llm.evaluation.arms import CONTROLS, Arm, control
 from delegate_llm.evaluation.grading import Checker, grade
-from delegate_llm.evaluation.rollouts import Job, Rollout, batches, jobs, rollouts
+from delegate_llm.evaluation.rollouts import Job, Rollout, batches, jobs, rollouts, with_choices
 from delegate_llm.evaluation.run_folder import CALIBRATION, PLAN, SAMPLES, Lines, Record, held, start
 from delegate_llm.evaluation.tasks import Task
 from delegate_llm.policy import DelegationPolicy
-from delegate_llm.trace import TraceLevel, Usage
+from delegate_llm.trace import Trace, TraceLevel, Usage
 
 if TYPE_CHECKING:
     from delegate_llm.pairs.pair import Pair
@@ -56,6 +56,11 @@ class Plan:
     batch: int = 16
     trace: TraceLevel = "full"
     """Of delegated answers."""
+    checker: str | None = None
+    """Names the function of the user's that grades all tasks, if there is one."""
+    choices: int = 0
+    """How many of each model's most probable tokens such a trace keeps where the two part; the answers are
+    read once more for it, which counts in no cost."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Others of `Pair.generate`."""
 
@@ -79,6 +84,8 @@ class Plan:
                     "seed",
                     "batch",
                     "trace",
+                    "choices",
+                    "checker",
                 )
             },
             "settings": dict(self.settings),
@@ -163,7 +170,10 @@ class Run:
             return pair() if arm.policy else pair().alone("base" if arm.kind == "base" else "reasoner")
 
         for made in self._missing(arm.name, work, own, writer, arm.policy, trace=trace):
-            self._samples.add(self._sample(arm, each) for each in made)
+            traces = [each.generation.trace for each in made]
+            if self._plan.choices and trace == "full":
+                traces = with_choices(pair(), made, self._plan.choices)
+            self._samples.add(self._sample(arm, *each) for each in zip(made, traces, strict=True))
 
     def _missing(
         self,
@@ -209,7 +219,7 @@ class Run:
         said = [each["summary"] for each in self._samples.records if each["arm"] == name]
         return [each["takeovers"] for each in said], [each["tokens"] for each in said]
 
-    def _sample(self, arm: Arm, made: Rollout) -> Record:
+    def _sample(self, arm: Arm, made: Rollout, trace: Trace) -> Record:
         """One line."""
         job, written = made.job, made.generation
         assert job.task.answer is not None
@@ -226,7 +236,7 @@ class Run:
             "summary": written.trace.summary.model_dump(mode="json"),
             "usage": _usage(arm, written.usage),
             "seconds": round(made.seconds, 4),
-            "trace": None if arm.policy is None else json.loads(written.trace.to_json()),
+            "trace": None if arm.policy is None else json.loads(trace.to_json()),
         }
 
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from delegate_llm.errors import PromptError
 from delegate_llm.evaluation.tasks import Task
 from delegate_llm.policy import DelegationPolicy
-from delegate_llm.trace import Generation
+from delegate_llm.trace import Decision, Generation, Trace
 
 if TYPE_CHECKING:
     from delegate_llm.pairs.pair import Pair
 
-__all__ = ("Job", "Rollout", "batches", "jobs", "rollouts", "seed_of")
+__all__ = ("Job", "Rollout", "batches", "jobs", "rollouts", "seed_of", "with_choices")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +109,33 @@ def rollouts(
             raise PromptError(msg) from error
         seconds = (time.perf_counter() - started) / len(batch)
         yield [Rollout(job, one, seconds) for job, one in zip(batch, written, strict=True)]
+
+
+def with_choices(pair: Pair, made: Sequence[Rollout], count: int) -> list[Trace]:
+    """The full traces of answers, with the most probable tokens of both models where the two part.
+
+    Args:
+        pair: Who wrote them, and reads them once more.
+        made: With full traces.
+        count: Of tokens, at every takeover and wherever the first choices differ.
+
+    Raises:
+        RequestError: If the pair's backend does not tell them.
+    """
+    read = pair.score_batch(
+        [list(each.job.task.messages) for each in made],
+        [each.generation.token_ids for each in made],
+        top=count,
+    )
+    return [
+        one.generation.trace.model_copy(
+            update={"decisions": tuple(map(_with_choices, one.generation.trace.decisions, other.decisions))}
+        )
+        for one, other in zip(made, read, strict=True)
+    ]
+
+
+def _with_choices(decision: Decision, read: Decision) -> Decision:
+    if not (decision.takeover or read.base_token_id != read.reasoner_token_id):
+        return decision
+    return decision.model_copy(update={"base_top": read.base_top, "reasoner_top": read.reasoner_top})

@@ -15,7 +15,8 @@ import torch
 
 from delegate_llm.errors import GrammarError, PromptError, RequestError
 from delegate_llm.grammar import Grammar, Guide
-from delegate_llm.pairs.pair import OnStep, Pair, Piece, check_texts
+from delegate_llm.pairs.batches import check_texts, check_top
+from delegate_llm.pairs.pair import OnStep, Pair, Piece
 from delegate_llm.pairs.prompts import Prompt, Prompter, Rendered, Tools, Who
 from delegate_llm.pairs.telling import Answer, Engine, Hosted, Scoring, Telling, following, wait
 from delegate_llm.policy import DelegationPolicy
@@ -86,9 +87,11 @@ class HostedPair(Pair):
         *,
         policy: DelegationPolicy | Mapping[str, Any] | None = None,
         tools: Tools = None,
+        top: int = 0,
     ) -> list[Trace]:
         """Read given texts with both models, all at once; see `Pair.score_batch`."""
         check_texts(prompts, completions)
+        check_top(top, told=False)
         scorings = [
             self.scoring(*each, policy=policy, tools=tools) for each in zip(prompts, completions, strict=True)
         ]

@@ -12,6 +12,7 @@ import torch
 from delegate_llm.decoding import SCHEDULES
 from delegate_llm.errors import GrammarError, PromptError, RequestError
 from delegate_llm.grammar import Grammar, Guide
+from delegate_llm.pairs.batches import check_batch, check_texts, check_top
 from delegate_llm.pairs.pieces import Piece, generation_of, piece_of
 from delegate_llm.pairs.prompts import Prompt, Prompter, Rendered, Tools, Who
 from delegate_llm.pairs.seam import Meter, Reader
@@ -21,7 +22,7 @@ from delegate_llm.rows import Row, Vocabulary
 from delegate_llm.scoring import Given, score
 from delegate_llm.trace import Generation, Trace
 
-__all__ = ("OnStep", "Pair", "Piece", "check_batch", "check_texts")
+__all__ = ("OnStep", "Pair", "Piece")
 
 logger = logging.getLogger(__name__)
 
@@ -189,6 +190,7 @@ class Pair:
         *,
         policy: DelegationPolicy | Mapping[str, Any] | None = None,
         tools: Tools = None,
+        top: int = 0,
     ) -> Trace:
         """Read a given text with both models, and say at every position what each would have said.
 
@@ -199,14 +201,17 @@ class Pair:
                 position to the reasoner. Here `token` is the text's own and both models are asked
                 everywhere.
             tools: As for `generate`.
+            top: How many of each model's most probable tokens to keep at every position, as `base_top`
+                and `reasoner_top`.
 
         Returns:
             A full trace with a score at every position.
 
         Raises:
             PromptError: If the two together are too long for a context, or the completion is empty.
+            RequestError: If `top` is no count, or the backend does not tell it.
         """
-        return self.score_batch([prompt], [completion], policy=policy, tools=tools)[0]
+        return self.score_batch([prompt], [completion], policy=policy, tools=tools, top=top)[0]
 
     def score_batch(
         self,
@@ -215,10 +220,11 @@ class Pair:
         *,
         policy: DelegationPolicy | Mapping[str, Any] | None = None,
         tools: Tools = None,
+        top: int = 0,
     ) -> list[Trace]:
         """As `score`, for many texts: one completion behind each prompt, all rows in one forward."""
         check_texts(prompts, completions)
-        policy = self._request(policy).policy
+        policy, top = self._request(policy).policy, check_top(top)
         rows = [self._given(*each, tools) for each in zip(prompts, completions, strict=True)]
         if self.base.batches and self.reasoner.batches:
             groups = [rows] if rows else []
@@ -228,7 +234,11 @@ class Pair:
             trace
             for group in groups
             for trace in score(
-                group, (self.base.open(len(group)), self.reasoner.open(len(group))), self.vocabulary, policy
+                group,
+                (self.base.open(len(group)), self.reasoner.open(len(group))),
+                self.vocabulary,
+                policy,
+                top=top,
             )
         ]
 
@@ -338,38 +348,6 @@ class Pair:
         if shown < len(row.text.text) or told < len(row.decisions):
             yield piece_of(row, shown, len(row.text.text), told)
         yield generation_of(row, *meters[0])
-
-
-def check_batch(prompts: Any, seeds: Any) -> bool:
-    """Check what a batch is given, and tell whether there is a seed for each prompt.
-
-    Raises:
-        PromptError: If the prompts are no list.
-        RequestError: If there are not as many seeds as prompts.
-    """
-    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
-        msg = f"prompts: {type(prompts).__name__} is not a list of prompts; for one, use generate"
-        raise PromptError(msg)
-    listed = isinstance(seeds, list | tuple)
-    if listed and len(seeds) != len(prompts):
-        msg = f"seed: {len(seeds)} seeds for {len(prompts)} prompts; give one, or one a prompt"
-        raise RequestError(msg)
-    return listed
-
-
-def check_texts(prompts: Any, completions: Any) -> None:
-    """Check what many texts are given as.
-
-    Raises:
-        PromptError: If there is not one completion for each prompt.
-    """
-    check_batch(prompts, None)
-    if isinstance(completions, str) or not isinstance(completions, Sequence):
-        msg = f"completions: {type(completions).__name__} is not a list of texts; for one, use score"
-        raise PromptError(msg)
-    if len(completions) != len(prompts):
-        msg = f"completions: {len(completions)} texts for {len(prompts)} prompts; give one a prompt"
-        raise PromptError(msg)
 
 
 def _advance(steps: Iterator[None], on_step: OnStep | None) -> bool:

@@ -15,8 +15,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from delegate_llm.errors import LoadError, PromptError, RequestError
+from delegate_llm.pairs.batches import check_batch, check_texts, check_top
 from delegate_llm.pairs.http import API_KEY, Client
-from delegate_llm.pairs.pair import OnStep, Pair, Piece, check_batch, check_texts
+from delegate_llm.pairs.pair import OnStep, Pair, Piece
 from delegate_llm.pairs.prompts import Prompt, Rendered, Tools, Who
 from delegate_llm.pairs.telling import Hosted, following, wait
 from delegate_llm.policy import DelegationPolicy
@@ -158,9 +159,11 @@ class RemotePair(Pair):
         *,
         policy: DelegationPolicy | Mapping[str, Any] | None = None,
         tools: Tools = None,
+        top: int = 0,
     ) -> list[Trace]:
         """Read given texts with both models, all at once; see `Pair.score_batch`."""
         check_texts(prompts, completions)
+        check_top(top, told=False)
         request = self._request(policy)
         futures = [
             self._client.start(

@@ -6,7 +6,7 @@ import ipaddress
 
 from delegate_llm.errors import RequestError
 
-__all__ = ("check_host",)
+__all__ = ("check_host", "is_loopback")
 
 
 def check_host(host: str | None) -> None:
@@ -18,7 +18,7 @@ def check_host(host: str | None) -> None:
     Raises:
         RequestError: If others could reach it.
     """
-    if not _is_loopback(host):
+    if not is_loopback(host):
         msg = (
             f"host: {host!r} is open to others; give --api-key (or VLLM_API_KEY in the environment), "
             "or leave --host out"
@@ -26,8 +26,9 @@ def check_host(host: str | None) -> None:
         raise RequestError(msg)
 
 
-def _is_loopback(host: str | None) -> bool:
-    if host == "localhost":
+def is_loopback(host: str | None) -> bool:
+    """Whether only this machine can reach what listens there."""
+    if host is not None and host.lower() == "localhost":
         return True
     try:
         return ipaddress.ip_address(host or "").is_loopback

@@ -287,11 +287,14 @@ def _bytes(ids: Sequence[int]) -> str:
 @given(
     said=st.text(st.characters(exclude_characters="⟨⟩", exclude_categories=["Cs"]), max_size=30),
     stop=st.sampled_from([(), ("ab",), ("é",), ("a\nb", "0")]),
+    decodes=st.booleans(),
     data=st.data(),
 )
-def test_highlights_neither_lose_nor_add_text(said: str, stop: tuple[str, ...], data: Any) -> None:
+def test_highlights_neither_lose_nor_add_text(
+    said: str, stop: tuple[str, ...], decodes: bool, data: Any
+) -> None:
     """Tokens that are single bytes tear characters; pieces come as `Pair.stream` cuts them."""
-    text, highlighter = AnswerText(_bytes, stop), Highlighter(_bytes)
+    text, highlighter = AnswerText(_bytes, stop), Highlighter(_bytes if decodes else None)
     held: list[Decision] = []
     shown = changed = 0
     plain = ""
@@ -305,7 +308,14 @@ def test_highlights_neither_lose_nor_add_text(said: str, stop: tuple[str, ...], 
     for at, byte in enumerate(said.encode()):
         flag = data.draw(st.booleans())
         held.append(
-            Decision(position=at, token_id=byte, token="", changed=flag, base_token_id=0, base_token="x")
+            Decision(
+                position=at,
+                token_id=byte,
+                token=_bytes([byte]),
+                changed=flag,
+                base_token_id=0,
+                base_token="x",
+            )
         )
         changed += flag
         text.push(byte)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 from models import SIZE, WORDS
 
-from delegate_llm import DelegateError, DelegationPolicy, Pair
+from delegate_llm import DelegateError, DelegationPolicy, Pair, Trace
 
 
 def test_score_of_an_own_answer_repeats_its_decisions(pair: Pair) -> None:
@@ -66,3 +67,24 @@ def test_no_texts_have_no_scores(pair: Pair) -> None:
 def test_bad_batches(pair: Pair, prompts: Any, completions: Any) -> None:
     with pytest.raises(DelegateError):
         pair.score_batch(prompts, completions)
+
+
+def test_the_most_probable_tokens_of_both(pair: Pair) -> None:
+    plain, (told,) = pair.score("go", [1, 2, 3]), pair.score_batch(["go"], [[1, 2, 3]], top=4)
+    for mine, its in zip(told.decisions, plain.decisions, strict=True):
+        for first, top in ((mine.base_token_id, mine.base_top), (mine.reasoner_token_id, mine.reasoner_top)):
+            assert top[0].token_id == first
+            assert len({each.token_id for each in top}) == 4
+            assert [each.logprob for each in top] == sorted((each.logprob for each in top), reverse=True)
+            assert sum(math.exp(each.logprob) for each in top) <= 1 + 1e-5
+        assert (its.base_top, its.reasoner_top) == ((), ())
+        assert "base_top" not in its.model_dump_json(), "what was not asked for takes no room"
+    assert Trace.from_json(told.to_json()) == told
+    everything = pair.score("go", [1], top=10_000).decisions[0]
+    assert sum(math.exp(each.logprob) for each in everything.base_top) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("top", [-1, True, 1.5, "2"])
+def test_no_count_of_choices(pair: Pair, top: Any) -> None:
+    with pytest.raises(DelegateError, match=r"top"):
+        pair.score("a", "a", top=top)

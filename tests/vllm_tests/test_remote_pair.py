@@ -13,9 +13,11 @@ import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed in this environment; `make test-vllm` makes one")
 
+from typer.testing import CliRunner
 from vllm_server import serving
 
 from delegate_llm import DelegatedChatModel, Generation, load_pair
+from delegate_llm.cli import app
 from delegate_llm.errors import EngineError, GrammarError, LoadError, PolicyError, PromptError, RequestError
 from delegate_llm.tiny.agent import TOOLS, execute
 from delegate_llm.tiny.problems import grade, messages, problems
@@ -93,6 +95,22 @@ def test_a_stream_adds_up(remote, reference):
     assert "".join(each.text for each in pieces) == last.text
     assert [each.token_id for piece in pieces for each in piece.decisions] == list(last.token_ids)
     assert essence(last) == essence(reference.generate(CHATS[0], temperature=0.7, seed=5))
+
+
+def test_the_command_line_asks_a_server(server, reference, monkeypatch):
+    monkeypatch.setenv("DELEGATE_LLM_API_KEY", "sesame")
+    question = PROBLEMS[0].question
+    arguments = ["run", question, "--backend", "remote", "--base-url", server.url]
+    wanted = reference.generate(CHATS[0])
+    done = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
+    assert essence(Generation.from_json(done.stdout)) == essence(wanted)
+    plain = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert plain.stdout == f"{wanted.text}\n"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    shown = CliRunner().invoke(app, arguments, catch_exceptions=False).stdout
+    assert shown.count("⟨base: ") == wanted.trace.summary.changed > 0
+    lost = CliRunner().invoke(app, [*arguments[:-1], "http://127.0.0.1:1"], catch_exceptions=False)
+    assert (lost.exit_code, "does not answer" in lost.stderr) == (1, True)
 
 
 def test_prompts_scores_and_arms(remote, reference):

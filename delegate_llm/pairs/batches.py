@@ -1,0 +1,61 @@
+"""What a call over many prompts is given, checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from delegate_llm.errors import PromptError, RequestError
+
+__all__ = ("check_batch", "check_texts", "check_top")
+
+
+def check_batch(prompts: Any, seeds: Any) -> bool:
+    """Check what a batch is given, and tell whether there is a seed for each prompt.
+
+    Raises:
+        PromptError: If the prompts are no list.
+        RequestError: If there are not as many seeds as prompts.
+    """
+    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+        msg = f"prompts: {type(prompts).__name__} is not a list of prompts; for one, use generate"
+        raise PromptError(msg)
+    listed = isinstance(seeds, list | tuple)
+    if listed and len(seeds) != len(prompts):
+        msg = f"seed: {len(seeds)} seeds for {len(prompts)} prompts; give one, or one a prompt"
+        raise RequestError(msg)
+    return listed
+
+
+def check_texts(prompts: Any, completions: Any) -> None:
+    """Check what many texts are given as.
+
+    Raises:
+        PromptError: If there is not one completion for each prompt.
+    """
+    check_batch(prompts, None)
+    if isinstance(completions, str) or not isinstance(completions, Sequence):
+        msg = f"completions: {type(completions).__name__} is not a list of texts; for one, use score"
+        raise PromptError(msg)
+    if len(completions) != len(prompts):
+        msg = f"completions: {len(completions)} texts for {len(prompts)} prompts; give one a prompt"
+        raise PromptError(msg)
+
+
+def check_top(top: Any, *, told: bool = True) -> int:
+    """Check how many choices of each model are asked for.
+
+    Args:
+        top: The count.
+        told: Whether the backend tells any but the first.
+
+    Raises:
+        RequestError: If it is none, or more than is told.
+    """
+    if isinstance(top, bool) or not isinstance(top, int) or top < 0:
+        msg = f"top: {top!r} is not an integer of at least 0"
+        raise RequestError(msg)
+    if top and not told:
+        msg = f"top: {top} choices of each model are told by backend='transformers' only; leave it out"
+        raise RequestError(msg)
+    return top

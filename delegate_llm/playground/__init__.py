@@ -1,0 +1,1 @@
+"""The view of answers, live in the browser: `delegate-llm playground`."""
