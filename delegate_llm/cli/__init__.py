@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from delegate_llm._version import __version__
+from delegate_llm.cli.analyze import analyze
+from delegate_llm.cli.calibrate import calibrate
 from delegate_llm.cli.compare_agents import compare_agents
 from delegate_llm.cli.demo import demo
 from delegate_llm.cli.evaluate import evaluate
@@ -48,6 +50,8 @@ def _main(
 app.command()(run)
 app.command()(demo)
 app.command()(compare_agents)
+app.command()(analyze)
+app.command()(calibrate)
 app.command()(evaluate)
 app.command()(report)
 app.command()(playground)
