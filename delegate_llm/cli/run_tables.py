@@ -99,7 +99,7 @@ def _interval(estimate: Estimate | None, digits: int = 0) -> str:
 def _explain(out: Console, folder: Path, rows: Sequence[Row]) -> None:
     """What the tables do not say."""
     from delegate_llm.evaluation.run_folder import SAMPLES  # noqa: PLC0415 - needed here only
-    from delegate_llm.evaluation.run_summary import FILES  # noqa: PLC0415 - brings numpy
+    from delegate_llm.evaluation.run_summary import ANSWER, FILES  # noqa: PLC0415 - brings numpy
 
     for row in rows:
         odd = {how: count for how, count in row.ended.items() if how != "stop"}
@@ -107,5 +107,6 @@ def _explain(out: Console, folder: Path, rows: Sequence[Row]) -> None:
             told = ", ".join(f"{count} by {how}" for how, count in odd.items())
             out.print(Text(f"{row.name}: answers that did not end by themselves: {told}"))
     out.print(Text(f"\n{_LEGEND}", "dim"))
-    out.print(Text(f"\nIn {str(folder)!r}: {', '.join((SAMPLES, *FILES))}"))
+    drawn = [ANSWER] if (folder / ANSWER).exists() else []
+    out.print(Text(f"\nIn {str(folder)!r}: {', '.join((SAMPLES, *FILES, *drawn))}"))
     out.print(Text(f"To read the answers: delegate-llm report {folder}"))

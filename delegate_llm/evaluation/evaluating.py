@@ -7,30 +7,27 @@ run that was broken off goes on as if it had not been.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any
 
 from delegate_llm._files import write_file
 from delegate_llm.calibration import policy_for
 from delegate_llm.evaluation.arms import CONTROLS, Arm, control
 from delegate_llm.evaluation.grading import Checker, grade
+from delegate_llm.evaluation.listening import Listening, digest, scored
 from delegate_llm.evaluation.rollouts import Job, Rollout, batches, jobs, rollouts, with_choices
 from delegate_llm.evaluation.run_folder import CALIBRATION, PLAN, SAMPLES, Lines, Record, held, start
 from delegate_llm.evaluation.tasks import Task
-from delegate_llm.policy import DelegationPolicy
+from delegate_llm.policy import DelegationPolicy, DivergenceName
 from delegate_llm.trace import Trace, TraceLevel, Usage
 
 if TYPE_CHECKING:
     from delegate_llm.pairs.pair import Pair
 
 __all__ = ("Plan", "Run", "evaluate")
-
-_NEVER: Final = 1e300
-"""A threshold that no score exceeds: both models are asked everywhere, and the base is heard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +44,7 @@ class Plan:
     policies: Mapping[str, DelegationPolicy] = field(default_factory=dict)
     """More arms, by name."""
     controls: bool = True
-    divergence: str = "cross_entropy"
+    divergence: DivergenceName = "cross_entropy"
     spike: bool = True
     spike_window: int | None = None
     """None for what the calibration finds best."""
@@ -69,8 +66,8 @@ class Plan:
         return {
             "version": 1,
             "models": dict(self.models),
-            "tasks": _digest(self.tasks),
-            "calibration": _digest(self.calibration),
+            "tasks": digest(self.tasks),
+            "calibration": digest(self.calibration),
             "shares": list(self.shares),
             "policies": {name: json.loads(policy.to_json()) for name, policy in self.policies.items()},
             **{
@@ -112,7 +109,6 @@ class Run:
         start(folder, plan.document(), map(asdict, plan.tasks))
         self._folder, self._plan, self._checker, self._done = folder, plan, checker, done
         self._samples = Lines(folder / SAMPLES, without="trace")
-        self._scored = Lines(folder / CALIBRATION)
 
     def finish(self, load: Callable[[], Pair]) -> list[Arm]:
         """Do what is left.
@@ -151,12 +147,21 @@ class Run:
 
     def _calibrated(self, pair: Callable[[], Pair]) -> tuple[list[list[float]], list[float]]:
         """Scores by answer, and all base entropies, of the base's own answers to the calibration tasks."""
-        listen = DelegationPolicy(divergence=self._plan.divergence, threshold=_NEVER)
-        work = jobs(self._plan.calibration, seed=self._plan.seed)
-        for made in self._missing("calibration", work, self._scored, pair, listen, trace="full"):
-            self._scored.add(_scores(each) for each in made)
-        found = self._scored.records
-        return [one["scores"] for one in found], [each for one in found for each in one["entropies"]]
+        if not self._plan.calibration:
+            return [], []
+        how = Listening(
+            divergence=self._plan.divergence,
+            seed=self._plan.seed,
+            batch=self._plan.batch,
+            settings=self._plan.settings,
+        )
+        lines = Lines(self._folder / CALIBRATION)
+        found = scored(pair, self._plan.calibration, how, lines, done=self._done_with_calibration)
+        return [each.scores for each in found], [unsure for each in found for unsure in each.entropies]
+
+    def _done_with_calibration(self, count: int) -> None:
+        for _ in range(count):
+            self._done("calibration")
 
     def _answer(self, arm: Arm, pair: Callable[[], Pair]) -> None:
         """All answers of an arm."""
@@ -179,15 +184,14 @@ class Run:
         self,
         name: str,
         work: Sequence[Job],
-        there: Lines | Sequence[Record],
+        there: Sequence[Record],
         pair: Callable[[], Pair],
         policy: DelegationPolicy | None,
         *,
         trace: TraceLevel,
     ) -> Iterator[list[Rollout]]:
         """The answers that are not there yet, by whole batches: a batch is what makes an answer's cost."""
-        records = there.records if isinstance(there, Lines) else there
-        finished = {(each["task"], each["sample"]) for each in records}
+        finished = {(each["task"], each["sample"]) for each in there}
         left = []
         for batch in batches(work, self._plan.batch):
             if all(job.key in finished for job in batch):
@@ -258,12 +262,6 @@ def evaluate(
         return Run(folder, plan, checker=checker, done=done).finish(load)
 
 
-def _digest(tasks: Sequence[Task]) -> str:
-    """How many tasks there are, and a name for just these."""
-    listed = json.dumps([asdict(each) for each in tasks])
-    return f"{len(tasks)} tasks, sha256 {hashlib.sha256(listed.encode()).hexdigest()}"
-
-
 def _once(load: Callable[[], Pair]) -> Callable[[], Pair]:
     loaded: list[Pair] = []
 
@@ -273,19 +271,6 @@ def _once(load: Callable[[], Pair]) -> Callable[[], Pair]:
         return loaded[0]
 
     return get
-
-
-def _scores(made: Rollout) -> Record:
-    decisions = made.generation.trace.decisions
-    return {
-        "task": made.job.task.id,
-        "sample": made.job.sample,
-        "scores": [each.score for each in decisions if each.score is not None],
-        "entropies": [each.base_entropy for each in decisions if each.base_entropy is not None],
-    }
-
-
-_Who = Literal["base", "reasoner"]
 
 
 def _usage(arm: Arm, usage: Usage) -> Record:

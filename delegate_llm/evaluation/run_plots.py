@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from delegate_llm.errors import require
+from delegate_llm.evaluation._labels import plain
 from delegate_llm.evaluation.arms import Kind
 from delegate_llm.evaluation.plots import save
 from delegate_llm.evaluation.run_table import Row
 from delegate_llm.evaluation.statistics import Estimate
 
-__all__ = ("plot_accuracy", "plot_cost")
+__all__ = ("COLOURS", "plot_accuracy", "plot_cost")
 
-_COLOURS: Final[dict[Kind, str]] = {
+COLOURS: Final[dict[Kind, str]] = {
     "base": "#8a94a6",
     "reasoner": "#4b5bab",
     "delegated": "#2f7f6f",
@@ -61,7 +62,7 @@ def plot_accuracy(rows: Sequence[Row], title: str, file: Path) -> None:
         _lines(axes, rows[:2], read)
         _points(axes, rows, read, lambda row: _percent(row.share))
         _finish(axes, "tokens taken over, %", f"{name}, %")
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     save(figure, file)
 
 
@@ -86,18 +87,18 @@ def plot_cost(rows: Sequence[Row], title: str, file: Path) -> None:
         _points(axes, rows, lambda row: row.accuracy, functools.partial(_surely, cost))
         for row in rows[:2]:
             axes.plot(
-                cost(row), 100 * row.accuracy.value, "D", color=_COLOURS[row.kind], label=_NAMES[row.kind]
+                cost(row), 100 * row.accuracy.value, "D", color=COLOURS[row.kind], label=_NAMES[row.kind]
             )
         _finish(axes, name, "accuracy, %")
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     save(figure, file)
 
 
 def _lines(axes: Any, alone: Sequence[Row], read: _Read) -> None:
     for row, style in zip(alone, ("--", "-."), strict=True):
         value, low, high = _percent(read(row))
-        axes.axhline(value, color=_COLOURS[row.kind], linestyle=style, label=_NAMES[row.kind])
-        axes.axhspan(low, high, color=_COLOURS[row.kind], alpha=0.12, linewidth=0)
+        axes.axhline(value, color=COLOURS[row.kind], linestyle=style, label=_NAMES[row.kind])
+        axes.axhspan(low, high, color=COLOURS[row.kind], alpha=0.12, linewidth=0)
 
 
 def _points(axes: Any, rows: Sequence[Row], read: _Read, place: _Read) -> None:
@@ -112,7 +113,7 @@ def _points(axes: Any, rows: Sequence[Row], read: _Read, place: _Read) -> None:
             [each.value for each in up],
             xerr=_reach(across),
             yerr=_reach(up),
-            color=_COLOURS[kind],
+            color=COLOURS[kind],
             marker=mark,
             linestyle="-" if kind == "delegated" else ":",
             capsize=2,

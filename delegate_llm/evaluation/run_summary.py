@@ -12,16 +12,20 @@ from typing import Any, Final
 from delegate_llm._files import write_file
 from delegate_llm.errors import require
 from delegate_llm.evaluation.arms import Arm
+from delegate_llm.evaluation.decision_plot import plot_decisions
 from delegate_llm.evaluation.evaluating import Plan
 from delegate_llm.evaluation.run_folder import SAMPLES, Lines, Record
 from delegate_llm.evaluation.run_plots import plot_accuracy, plot_cost
 from delegate_llm.evaluation.run_table import Comparison, Row, comparisons, rows
 from delegate_llm.evaluation.statistics import Estimate
+from delegate_llm.trace import Trace
 
-__all__ = ("FILES", "Summary", "check_pictures", "markdown", "summarise")
+__all__ = ("ANSWER", "FILES", "Summary", "check_pictures", "markdown", "summarise")
 
 FILES: Final = ("summary.json", "table.md", "accuracy.png", "cost.png")
 """What is written into the folder of a run."""
+ANSWER: Final = "answer.png"
+"""Likewise, where traces were kept whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,31 @@ def summarise(folder: Path, plan: Plan, arms: Sequence[Arm]) -> Summary:
     title = f"{len(plan.tasks)} tasks: {plan.models.get('base')}, {plan.models.get('reasoner')}"
     plot_accuracy(found, title, folder / "accuracy.png")
     plot_cost(found, title, folder / "cost.png")
+    _plot_answer(folder, arms)
     return Summary(found, differences, document)
+
+
+def _plot_answer(folder: Path, arms: Sequence[Arm]) -> None:
+    """Draw an answer of the last delegated arm: one that the base got wrong and it right, or the first."""
+    policies = {arm.name: arm.policy for arm in arms if arm.kind == "delegated" and arm.policy is not None}
+    if not policies:
+        return
+    name, policy = list(policies.items())[-1]
+    wrong: set[tuple[str, int]] = set()
+    chosen: Record | None = None
+    with (folder / SAMPLES).open("rb") as lines:
+        for record in map(json.loads, lines):
+            key = record["task"], record["sample"]
+            if record["arm"] == "base" and not record["correct"]:
+                wrong.add(key)
+            elif record["arm"] == name and (record["trace"] or {}).get("level") == "full":
+                gained = record["correct"] and key in wrong and record["summary"]["changed"] > 1
+                chosen = record if gained or chosen is None else chosen
+                if gained:
+                    break
+    if chosen is not None:
+        trace = Trace.model_validate(chosen["trace"])
+        plot_decisions(trace, policy, f"{name}: task {chosen['task']}", folder / ANSWER)
 
 
 def markdown(found: Sequence[Row]) -> str:

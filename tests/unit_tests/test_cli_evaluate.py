@@ -47,7 +47,7 @@ def test_json_has_every_number_and_the_folder_every_answer(tmp_path: Path, loads
         *(f"{kind} for delegated 0.05" for kind in kinds[3:]),
     }
     DelegationPolicy.model_validate(found["policies"]["delegated 0.05"])
-    for picture in ("accuracy.png", "cost.png"):
+    for picture in ("accuracy.png", "cost.png", "answer.png"):
         assert (tmp_path / "run" / picture).read_bytes().startswith(b"\x89PNG")
     samples = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
     assert len(samples) == 6 * 4 * 2
