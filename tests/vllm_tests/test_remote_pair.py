@@ -1,6 +1,7 @@
 """A pair on a server is the pair: same answers, traces, streams and errors, over HTTP."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -19,6 +20,8 @@ from vllm_server import serving
 from delegate_llm import DelegatedChatModel, Generation, load_pair
 from delegate_llm.cli import app
 from delegate_llm.errors import EngineError, GrammarError, LoadError, PolicyError, PromptError, RequestError
+from delegate_llm.evaluation.evaluating import Plan, evaluate
+from delegate_llm.evaluation.tasks import shipped_tasks
 from delegate_llm.tiny.agent import TOOLS, execute
 from delegate_llm.tiny.problems import grade, messages, problems
 
@@ -111,6 +114,31 @@ def test_the_command_line_asks_a_server(server, reference, monkeypatch):
     assert shown.count("⟨base: ") == wanted.trace.summary.changed > 0
     lost = CliRunner().invoke(app, [*arguments[:-1], "http://127.0.0.1:1"], catch_exceptions=False)
     assert (lost.exit_code, "does not answer" in lost.stderr) == (1, True)
+
+
+def test_an_evaluation_over_the_wire(remote, reference, tmp_path):
+    plan = Plan(
+        models={},
+        tasks=shipped_tasks(4, seed=8),
+        calibration=shipped_tasks(8, seed=8, split="calibration"),
+        shares=[0.08],
+        settings={"max_tokens": 96},
+    )
+    found = []
+    for at, pair in enumerate((remote, reference)):
+        evaluate(tmp_path / str(at), plan, lambda pair=pair: pair)
+        lines = (tmp_path / str(at) / "samples.jsonl").read_text().splitlines()
+        found.append([(each["arm"], each["text"], each["summary"]) for each in map(json.loads, lines)])
+    assert found[0] == found[1]
+    texts = [each[1] for each in found[0][:2]]
+    asked = [list(task.messages) for task in plan.tasks[:2]]
+    for one, other in zip(*(pair.score_batch(asked, texts) for pair in (remote, reference)), strict=True):
+        assert one.summary == other.summary
+        assert [each.score for each in one.decisions] == pytest.approx(
+            [each.score for each in other.decisions], rel=1e-2, abs=1e-3
+        )
+    with pytest.raises(RequestError, match=r"top: 5 choices"):
+        remote.score_batch(asked, texts, top=5)
 
 
 def test_prompts_scores_and_arms(remote, reference):
