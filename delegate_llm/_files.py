@@ -17,12 +17,12 @@ def write_file(file: Path, content: str | bytes) -> None:
 
     Args:
         file: Where to; its folder must exist.
-        content: Text goes out as UTF-8.
+        content: Text goes out as UTF-8; a lone surrogate, which that does not have, is spelled out.
 
     Raises:
         RequestError: If the file cannot be written, as on a full disk.
     """
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     part = None
     try:
         descriptor, part = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")

@@ -21,6 +21,7 @@ WINDOWS: Final = (4, 8, 16, 32, 64, 128, 256)
 """Lengths of the spike's window that are tried, in scores."""
 LEAST: Final = 10
 """Scores that must lie above a threshold; fewer and the share is off by a third or more, by chance alone."""
+_DIGITS: Final = 5
 
 
 def policy_for(
@@ -41,7 +42,8 @@ def policy_for(
         **settings: The policy's others, such as the divergence that the scores are of.
 
     Raises:
-        PolicyError: As `threshold_for`, or if there are too few scores for the share.
+        PolicyError: As `threshold_for`, or if there are too few scores for the share, or those of the share
+            are not all above 0.
     """
     scores = [score for one in rollouts for score in one]
     threshold = threshold_for(scores, share)
@@ -52,7 +54,14 @@ def policy_for(
             "least; give more prompts to calibrate on, or a larger share"
         )
         raise PolicyError(msg)
-    policy = DelegationPolicy(threshold=round(threshold, 4), **settings)
+    if threshold < 0:
+        msg = (
+            f"share: a share of {share:g} takes in scores down to {threshold:.3g}, and below 0 the models do "
+            "not part; give a smaller share, or another divergence"
+        )
+        raise PolicyError(msg)
+    # Significant digits, as scores of some divergences are tiny.
+    policy = DelegationPolicy(threshold=float(f"{threshold:.{_DIGITS}g}"), **settings)
     if not spike:
         return policy
     policy = policy.model_copy(update={"spike": round(spike_for(scores, threshold), 4)})

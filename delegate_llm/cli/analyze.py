@@ -23,6 +23,7 @@ from delegate_llm.cli.loading import (
     OptionsOption,
     ReasonerOption,
     TrustOption,
+    carried,
     connect,
 )
 from delegate_llm.cli.tables import Column, percent, print_table, progress
@@ -125,7 +126,7 @@ def analyze(
             trust_remote_code=trust_remote_code,
         )
 
-    models = models_named(base, reasoner, backend=backend, dtype=dtype, options=options)
+    models = models_named(*carried(base, reasoner, backend), backend=backend, dtype=dtype, options=options)
     report = _run(out, _Asked(models, chosen, how, words, top, checker), load)
     if as_json:
         typer.echo(json_text(json.dumps(report)))

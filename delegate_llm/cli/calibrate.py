@@ -25,6 +25,7 @@ from delegate_llm.cli.loading import (
     OptionsOption,
     ReasonerOption,
     TrustOption,
+    carried,
     connect,
 )
 from delegate_llm.cli.tables import Column, percent, print_table, progress
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 __all__ = ("calibrate",)
 
 _POLICY: Final = "Policy"
+_AUDITED: Final = 200
 
 
 @friendly
@@ -85,13 +87,20 @@ def calibrate(
         ),
     ] = False,
     keep: Annotated[
-        float,
-        typer.Option(help="Scores above the threshold where that gate is open.", rich_help_panel=_POLICY),
-    ] = 0.95,
+        float | None,
+        typer.Option(
+            help="Scores above the threshold where that gate is open; 0.95 by default.",
+            rich_help_panel=_POLICY,
+        ),
+    ] = None,
     audit: Annotated[
-        int,
-        typer.Option(help="Positions behind that gate to score after all.", min=1, rich_help_panel=_POLICY),
-    ] = 200,
+        int | None,
+        typer.Option(
+            help="Positions behind that gate to score after all; 200 by default.",
+            min=1,
+            rich_help_panel=_POLICY,
+        ),
+    ] = None,
     tasks: TasksOption = "tiny",
     problems: ProblemsOption = None,
     check: Annotated[
@@ -123,7 +132,7 @@ def calibrate(
     The policy is what `load_pair`, the chat model and the server take. It is written before the check.
     """
     asked = _Asked(
-        models=models_named(base, reasoner, backend=backend, dtype=dtype, options=options),
+        models=models_named(*carried(base, reasoner, backend), backend=backend, dtype=dtype, options=options),
         prompts=prompts(tasks, problems, check, seed=seed, checker=checker, system=system),
         rule=_rule(
             share=share,
@@ -132,8 +141,9 @@ def calibrate(
             spike_window=spike_window,
             entropy_only=entropy_only,
             keep=keep,
+            audit=audit,
         ),
-        audit=audit,
+        audit=_AUDITED if audit is None else audit,
         checker=own_checker(checker),
         seed=seed,
         batch=batch,
@@ -188,9 +198,15 @@ class _Asked(NamedTuple):
         }
 
 
-def _rule(**wanted: Any) -> Rule:
+def _rule(*, keep: float | None, audit: int | None, **wanted: Any) -> Rule:
     from delegate_llm.evaluation.calibrating import Rule  # noqa: PLC0415 - brings pydantic
 
+    gate = {name: value for name, value in (("keep", keep), ("audit", audit)) if value is not None}
+    if gate and not wanted["entropy_only"]:
+        msg = f"{next(iter(gate))}: it is about the gate of --entropy-only; give that, too, or leave it out"
+        raise RequestError(msg)
+    if keep is not None:
+        wanted["keep"] = keep
     return Rule(**wanted)
 
 
@@ -262,8 +278,8 @@ def _report(
     from delegate_llm.evaluation.calibrating import gate_keeps  # noqa: PLC0415 - brings torch
     from delegate_llm.evaluation.checking import parts  # noqa: PLC0415 - brings torch
 
-    seen = {each.question for each in asked.prompts.calibration}
-    again = sum(each.question in seen for each in asked.prompts.fresh)
+    seen = {json.dumps(each.messages) for each in asked.prompts.calibration}
+    again = sum(json.dumps(each.messages) in seen for each in asked.prompts.fresh)
     warnings = [f"{again} of the prompts to check on were calibrated on, too"] if again else []
     if (apart := parts(asked.rule.share, found.share)) is not None:
         warnings.append(apart)

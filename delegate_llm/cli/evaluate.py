@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -23,6 +24,7 @@ from delegate_llm.cli.loading import (
     OptionsOption,
     ReasonerOption,
     TrustOption,
+    carried,
     connect,
 )
 from delegate_llm.cli.run_tables import print_run
@@ -71,8 +73,8 @@ def evaluate(
         str | None,
         typer.Option(
             help="Other tasks, whose prompts set the thresholds: a JSONL file, or `tiny`; by default the "
-            "generator's own calibration split, or the last third of the file of tasks, which is then not "
-            "evaluated.",
+            "generator's own calibration split, or, where there is a threshold to set, the last third of the "
+            "file of tasks, which is then not evaluated.",
             rich_help_panel=_TASKS,
         ),
     ] = None,
@@ -146,7 +148,17 @@ def evaluate(
     from delegate_llm.evaluation.tasks import with_system  # noqa: PLC0415 - needed here only
 
     _check_before(temperature=temperature, top_p=top_p, top_k=top_k)
-    chosen, others = _tasks((tasks, problems), (calibration, calibrate_on), checker=checker, seed=seed)
+    if choices and backend != "transformers":
+        msg = f"choices: --backend {backend} does not tell them; leave the option out"
+        raise RequestError(msg)
+    wanted = _shares(shares)
+    chosen, others = _tasks(
+        (tasks, problems),
+        (calibration, calibrate_on),
+        checker=checker,
+        seed=seed,
+        needed=bool(wanted) or controls,
+    )
     sampled = (0.0 if samples == 1 else 0.7) if temperature is None else temperature
     if samples > 1 and sampled == 0:
         msg = (
@@ -154,10 +166,10 @@ def evaluate(
         )
         raise RequestError(msg)
     plan = _plan(
-        models=models_named(base, reasoner, backend=backend, dtype=dtype, options=options),
+        models=models_named(*carried(base, reasoner, backend), backend=backend, dtype=dtype, options=options),
         tasks=with_system(chosen, system),
         calibration=with_system(others, system),
-        shares=_shares(shares),
+        shares=wanted,
         policies=_policies(policy or ()),
         controls=controls,
         divergence=divergence,
@@ -217,9 +229,8 @@ def _run(folder: Path, plan: Plan, load: Any, checker: Any) -> list[Arm]:
             return run(folder, plan, load, checker=checker, done=done)
         except (DelegateError, KeyboardInterrupt):
             if (folder / "run.json").exists():
-                remarks().print(
-                    Text(f"What was finished is kept in {str(folder)!r}; the same command goes on.")
-                )
+                kept = f"What was finished is kept in {str(folder)!r}"
+                remarks().print(Text(f"{kept}; the same settings go on from there."))
             raise
 
 
@@ -248,23 +259,36 @@ def _tasks(
     *,
     checker: str | None,
     seed: int,
+    needed: bool,
 ) -> tuple[list[Task], list[Task]]:
-    """The tasks, and those to calibrate on; of each, from where and how many."""
+    """The tasks, and those to calibrate on, if any are named or needed; of each, from where and how many."""
+    from delegate_llm.evaluation.grading import named_checker  # noqa: PLC0415 - needed here only
     from delegate_llm.evaluation.tasks import SHIPPED, read_tasks, shipped_tasks  # noqa: PLC0415 - likewise
 
     # A checker of the user's own says itself what it can read: any text will do as an answer.
     named = "exact" if checker is not None and ":" in checker else checker
     (place, count), (other, least) = source, calibration
     if place == SHIPPED:
-        chosen, other = shipped_tasks(count or _DRAWN, seed=seed), other or SHIPPED
+        chosen, other = shipped_tasks(count or _DRAWN, seed=seed), other or (SHIPPED if needed else None)
+        if named is not None:
+            named_checker(named)
+            chosen = [replace(task, checker=named) for task in chosen]
     else:
         chosen = read_tasks(place, checker=named)[:count]
     if other == SHIPPED:
         return chosen, shipped_tasks(least or _DRAWN, seed=seed, split="calibration")
     if other is not None:
-        return chosen, read_tasks(other, answers=False)[:least]
-    kept = max(1, len(chosen) - (least or len(chosen) // 3))
-    return chosen[:kept], chosen[kept:]
+        return chosen, read_tasks(other, answers=False, checker=named)[:least]
+    if not needed:
+        return chosen, []
+    held = least or len(chosen) // 3
+    if not 0 < held < len(chosen):
+        msg = (
+            f"calibrate-on: {held} of the {len(chosen)} tasks in {place!r} cannot be held out for the "
+            "thresholds; give more tasks, or others as --calibration"
+        )
+        raise RequestError(msg)
+    return chosen[:-held], chosen[-held:]
 
 
 def _shares(text: str) -> list[float]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import sys
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 
 import typer
 
@@ -28,6 +29,7 @@ __all__ = (
     "OptionsOption",
     "ReasonerOption",
     "TrustOption",
+    "carried",
     "connect",
     "load",
     "prepare",
@@ -37,6 +39,9 @@ BASE: Final = "delegate-llm/tiny-base"
 REASONER: Final = "delegate-llm/tiny-reasoner"
 
 _MODELS: Final = "Models"
+_NAMED: Final = frozenset({"base", "reasoner", "backend", "base_url"})
+"""What is not said by `--options`."""
+_SERVERS: Final = "the server's own"
 
 BaseOption = Annotated[
     str,
@@ -143,15 +148,17 @@ def connect(
         backend: Likewise.
         base_url: Of the server.
         options: More options of `load_pair`, as JSON.
-        **given: Options of `load_pair`; those that are None are left to their defaults.
+        **given: Options of `load_pair`; those that are None or False are left to `options`, and to their
+            defaults.
 
     Raises:
-        RequestError: If the options are no JSON object, or one is unknown.
+        RequestError: If the options are no JSON object, or one is unknown or not to be given there.
         LoadError: As from `load_pair`.
     """
     from delegate_llm.pairs import PLAIN_CHAT  # noqa: PLC0415 - quick, but its siblings bring torch
 
-    more = {"fallback_template": PLAIN_CHAT, **_read_options(options), **given}
+    said = {name: value for name, value in given.items() if value not in (None, False)}
+    more = {"fallback_template": PLAIN_CHAT, **_read_options(options), **said}
     if backend == "transformers":
         return load(base, reasoner, **more)
     from delegate_llm import load_pair  # noqa: PLC0415 - quick, but its siblings bring torch
@@ -161,17 +168,35 @@ def connect(
         shipped = {"base": BASE, "reasoner": REASONER}
         named = {who: name for who, name in named.items() if name != shipped[who]}
         more["base_url"] = base_url
-    kept = {name: value for name, value in more.items() if value not in (None, False)}
-    return load_pair(**named, backend=backend, **kept)
+    pair: Any = load_pair(**named, backend=backend, **more)
+    atexit.register(pair.close)  # engines and connections end before the interpreter does
+    return cast("Pair", pair)
+
+
+def carried(base: str, reasoner: str, backend: Backend) -> tuple[str, str]:
+    """What to call the two models in a document: a server says itself what it carries, unless it is asked.
+
+    Args:
+        base: As for `connect`.
+        reasoner: Likewise.
+        backend: Likewise.
+    """
+    if backend != "remote":
+        return base, reasoner
+    named = [_SERVERS if name in (BASE, REASONER) else name for name in (base, reasoner)]
+    return named[0], named[1]
 
 
 def _read_options(text: str | None) -> dict[str, Any]:
     try:
         options = json.loads(text or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         msg = f"options: {text!r:.80} is no JSON: {error}"
         raise RequestError(msg) from None
     if not isinstance(options, dict):
         msg = f"options: {text!r:.80} is no JSON object"
+        raise RequestError(msg)
+    for name in _NAMED & options.keys():
+        msg = f"options: {name!r} has an option of its own; give --{name.replace('_', '-')}"
         raise RequestError(msg)
     return options

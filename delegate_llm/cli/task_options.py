@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
@@ -91,13 +92,14 @@ def chosen_tasks(
         count: How many; None is 200 of the generator, all of a file.
         split: Of the generator.
         seed: Likewise.
-        checker: For tasks that do not say how they are graded.
+        checker: For those of the generator, and of a file those that do not say how they are graded.
         system: A system message before each.
         completions: Whether each needs a text that is given.
 
     Raises:
-        RequestError: As `read_tasks`.
+        RequestError: As `read_tasks`, or if the checker is unknown.
     """
+    from delegate_llm.evaluation.grading import named_checker  # noqa: PLC0415 - needed here only
     from delegate_llm.evaluation.tasks import SHIPPED, read_tasks, shipped_tasks, with_system  # noqa: PLC0415
 
     if source == SHIPPED and completions:
@@ -105,8 +107,12 @@ def chosen_tasks(
         raise RequestError(msg)
     if source == SHIPPED:
         tasks = shipped_tasks(_COUNT if count is None else count, seed=seed, split=split)
+        if checker is not None and ":" not in checker:
+            named_checker(checker)
+            tasks = [replace(each, checker=checker) for each in tasks]
     else:
-        named = None if checker is None or ":" in checker else checker
+        # A function of the user's may take any answer, and so does this one.
+        named = "exact" if checker is not None and ":" in checker else checker
         tasks = read_tasks(source, answers=False, completions=completions, checker=named)[:count]
     return with_system(tasks, system)
 
@@ -131,7 +137,7 @@ def prompts(source: str, count: int | None, check: str | None, **how: Any) -> Pr
         **how: As for `chosen_tasks`, but for the split.
 
     Raises:
-        RequestError: As `read_tasks`, or if a file is too small to hold some out.
+        RequestError: As `read_tasks`, or if there are no others, or a file is too small to hold some out.
     """
     from delegate_llm.evaluation.tasks import SHIPPED  # noqa: PLC0415 - brings the generator
 
@@ -140,6 +146,9 @@ def prompts(source: str, count: int | None, check: str | None, **how: Any) -> Pr
     if check is not None and asked is None:
         named = "the generator's test split" if check == SHIPPED else f"{check!r}"
         return Prompts(given, chosen_tasks(check, None, split="test", **how), named)
+    if asked == 0:
+        msg = "check: 0 prompts bear nothing out; give at least 1"
+        raise RequestError(msg)
     if source == SHIPPED:
         others = chosen_tasks(SHIPPED, len(given) if asked is None else asked, split="test", **how)
         return Prompts(given, others, "the generator's test split")

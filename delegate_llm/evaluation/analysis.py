@@ -260,12 +260,12 @@ def _overlap(draw: _Draw) -> list[Record]:
 def _wrong_answers(draw: _Draw) -> Record:
     """How well the top scores of an answer predict that it is wrong, against the top entropies."""
     scores, entropies, wrong = predicted(draw.table)
+    counts = {"answers": len(wrong), "wrong": int(wrong.sum())}
     reason = _one_sided(wrong)
     if reason is not None:
-        return {"answers": len(wrong), "score": None, "entropy": None, "difference": None, "reason": reason}
+        return {**counts, "score": None, "entropy": None, "difference": None, "reason": reason}
     return {
-        "answers": len(wrong),
-        "wrong": int(wrong.sum()),
+        **counts,
         "score": draw.over(auroc, scores, wrong),
         "entropy": draw.over(auroc, entropies, wrong),
         "difference": draw.over(_ahead, scores, entropies, wrong),

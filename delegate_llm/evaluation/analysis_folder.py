@@ -1,13 +1,12 @@
 """The folder of an analysis: `run.json`, `tasks.jsonl`, `samples.jsonl` as an evaluation's, and its findings.
 
-An analysis that was broken off is gone on with. A finished one is overwritten by the next, since the models
-behind a name may have changed.
+An analysis that was broken off is gone on with, and answers of one with other settings are not thrown away. A
+finished one is overwritten by the next, since the models behind a name may have changed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -43,23 +42,34 @@ def take_up(
         Where answers are kept.
 
     Raises:
-        RequestError: If the folder holds anything else, or cannot be written.
+        RequestError: If the folder holds anything else, such as answers under other settings, or cannot be
+            written.
     """
     if (folder / PLAN).exists():
         old = read_plan(folder)
         if old.get("kind") != KIND:
             msg = f"{str(folder)!r} holds a run of another kind, and no analysis; choose another folder"
             raise RequestError(msg)
-        if (folder / SUMMARY).exists() or old != json.loads(json.dumps(plan)):
+        if (folder / SUMMARY).exists() or not _answers(folder):
             ready()
             _clear(folder)
     start(folder, plan, map(asdict, tasks))
     return Lines(folder / SAMPLES)
 
 
+def _answers(folder: Path) -> bool:
+    """Whether anything is there that would be missed."""
+    file = folder / SAMPLES
+    return file.exists() and file.stat().st_size > 0
+
+
 def _clear(folder: Path) -> None:
-    """Remove a former analysis; the plan goes last, so that what is left is still known as ours."""
-    for name in (SUMMARY, TOKENS, PICTURE, ANSWER, SAMPLES, TASKS, PLAN):
+    """Remove a former analysis.
+
+    The answers go first, so that none of them is taken up again if this breaks off; the plan goes last, so
+    that what is left is still known as ours.
+    """
+    for name in (SAMPLES, SUMMARY, TOKENS, PICTURE, ANSWER, TASKS, PLAN):
         try:
             with contextlib.suppress(FileNotFoundError):
                 (folder / name).unlink()

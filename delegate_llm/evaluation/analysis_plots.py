@@ -133,7 +133,7 @@ def _distribution(axes: Any, table: TokenTable, summary: Record) -> None:
     axes.hist(values, bins, color=_GREY, alpha=0.75, label="all tokens")
     axes.hist(values[table.planning], bins, color=_SCORE, alpha=0.75, label="planning words")
     axes.axvline(max(summary["top"]["least"], _LEAST), color=_OTHER, linestyle="--", linewidth=1,
-                 label=f"top {summary['top']['share']:.0%}")  # fmt: skip
+                 label=f"top {100 * summary['top']['share']:g} %")  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("symlog")
     axes.set_xlabel("score, nats")
@@ -179,7 +179,7 @@ def _words(axes: Any, summary: Record) -> None:
     names = ["planning\nwords", "numbers,\nsigns", "opening a\nsentence", "later in it"]
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel(f"over-representation among the top {summary['top']['share']:.0%} by score")
+    axes.set_xlabel(f"over-representation among the top {100 * summary['top']['share']:g} % by score")
     axes.set_title("On which words", loc="left", fontsize=11)
 
 

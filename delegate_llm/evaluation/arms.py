@@ -45,7 +45,7 @@ def control(
         kind: Which.
         share: Takeovers per token that the arm which it is set beside has come to.
         tokens: Of an answer, on average.
-        entropies: Of the base, one a position of its own answers.
+        entropies: Of the base, one a position: along the answers of that arm, or else along its own.
 
     Returns:
         None where there is nothing to match: the arm took nothing over, or there are no entropies.

@@ -15,7 +15,7 @@ from delegate_llm.calibration import policy_for
 from delegate_llm.errors import PolicyError
 from delegate_llm.evaluation.listening import Scored
 from delegate_llm.gates import EntropyGate
-from delegate_llm.policy import DelegationPolicy, DivergenceName
+from delegate_llm.policy import BASE_ONLY, DelegationPolicy, DivergenceName
 
 __all__ = ("Rule", "entropy_bound", "gate_keeps")
 
@@ -46,6 +46,15 @@ class Rule:
             msg = f"share: {self.share!r} is outside (0, 1); it is the fraction of tokens to be taken over"
             raise PolicyError(msg)
         _check_keep(self.keep)
+        if self.spike_window is not None and (self.entropy_only or not self.spike):
+            msg = f"spike_window: {self.spike_window!r} is of no use without a spike; leave it out"
+            raise PolicyError(msg)
+        if self.entropy_only and self.divergence in BASE_ONLY:
+            msg = (
+                f"divergence: {self.divergence!r} asks the reasoner at takeovers alone, so no gate asks it "
+                "less; leave out entropy_only, or choose another divergence"
+            )
+            raise PolicyError(msg)
 
     def policy(self, answers: Sequence[Scored]) -> DelegationPolicy:
         """The policy that the base's own answers make.

@@ -121,11 +121,11 @@ def check(
 def parts(nominal: float, realised: Estimate) -> str | None:
     """In which way a realised share is not the nominal one; None where it is."""
     if not abs(realised.value - nominal) <= _FAR * nominal:
-        return f"the realised share {realised.value:.3f} is more than {_FAR:.0%} off the nominal {nominal:g}"
+        return f"the realised share {realised.value:.3g} is more than {_FAR:.0%} off the nominal {nominal:g}"
     if realised.low > nominal or realised.high < nominal:
         return (
             f"the nominal share {nominal:g} is outside the interval of the realised one, "
-            f"{realised.low:.3f} to {realised.high:.3f}"
+            f"{realised.low:.3g} to {realised.high:.3g}"
         )
     return None
 

@@ -44,6 +44,7 @@ class Plan:
     policies: Mapping[str, DelegationPolicy] = field(default_factory=dict)
     """More arms, by name."""
     controls: bool = True
+    """Whether takeovers at as many positions chosen otherwise are set beside each delegated arm."""
     divergence: DivergenceName = "cross_entropy"
     spike: bool = True
     spike_window: int | None = None
@@ -134,7 +135,7 @@ class Run:
                 spike_window=self._plan.spike_window,
                 divergence=self._plan.divergence,
             )
-            arms.append(Arm(f"delegated {share:g}", "delegated", policy, share))
+            arms.append(Arm(f"delegated {share}", "delegated", policy, share))
         for arm in arms:
             self._answer(arm, pair)
         for arm in [each for each in arms if each.kind == "delegated"] if self._plan.controls else ():
@@ -211,12 +212,25 @@ class Run:
         """The controls of an arm, at the share that it has come to."""
         takeovers, tokens = self._spent(of.name)
         share = sum(takeovers) / max(1, sum(tokens))
+        # Takeovers change what the base is unsure of, so along these answers it tells more.
+        entropies = self._entropies(of.name) or entropies
         # What steers little writes answers as long as the base's own.
         _, alone = self._spent("base")
         for kind in CONTROLS:
             policy = control(kind, share=share, tokens=sum(alone) / max(1, len(alone)), entropies=entropies)
             if policy is not None:
                 yield Arm(f"{kind} for {of.name}", kind, policy, of.nominal, of.name)
+
+    def _entropies(self, name: str) -> list[float]:
+        """Of the base, along the answers of an arm; none where traces were not kept whole."""
+        found: list[float] = []
+        with (self._folder / SAMPLES).open("rb") as lines:
+            for record in map(json.loads, lines):
+                if record["arm"] == name:
+                    if record["trace"]["level"] != "full":
+                        return []
+                    found += (each["base_entropy"] for each in record["trace"]["decisions"])
+        return [] if None in found else found
 
     def _spent(self, name: str) -> tuple[list[int], list[int]]:
         """Takeovers and tokens of every answer of an arm."""

@@ -36,10 +36,13 @@ Checker = Callable[[str, str], Grade]
 
 _ANCHOR: Final = re.compile(r"(?i:answer\s*(?:is|:|=))|####|\\boxed\s*\{")
 """What models and data sets announce a conclusion with."""
-_NUMBER: Final = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|[-+]?\.\d+")
+_NUMBER: Final = re.compile(r"(?:(?<!\d)[-+])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)")
 _LETTER: Final = re.compile(r"(?<![A-Za-z])[A-J](?![A-Za-z'])")
-_LONE_LETTER: Final = re.compile(r"(?<=\()[A-J](?=\))|(?<![A-Za-z])[A-J](?=[.):]?\s*$)", re.MULTILINE)
+_LONE_LETTER: Final = re.compile(r"(?<=\()[A-J](?=\))|(?<![A-Za-z])[A-J](?=[.):*]*\s*$)", re.MULTILINE)
 """Unannounced, most letters are words: `A` and `I`."""
+_SPELLED: Final = re.compile(r"\$|\\[(\[]|\\boxed|####")
+"""What a right answer has that shows where its expression stands."""
+_WORD: Final = re.compile(r"\b[A-Za-z]{3,}")
 _SECONDS: Final = 5
 """After which an expression that is too much for the algebra counts as unread."""
 
@@ -89,15 +92,19 @@ def checker_from(place: str) -> Checker:
     module, _, name = place.partition(":")
     try:
         check = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        msg = f"checker: cannot take {name!r} from {module!r}: {error}"
+    except Exception as error:  # the module's own code runs, and may raise anything
+        msg = f"checker: cannot take {name!r} from {module!r}: {error}; its folder has to be on PYTHONPATH"
         raise RequestError(msg) from error
     if not callable(check):
         msg = f"checker: {place!r} is no function"
         raise RequestError(msg)
 
     def graded(text: str, answer: str) -> Grade:
-        verdict = check(text, answer)
+        try:
+            verdict = check(text, answer)
+        except Exception as error:
+            msg = f"checker: {place!r} raised {error!r:.200} for the right answer {answer!r:.80}; mend it"
+            raise RequestError(msg) from error
         return Grade(bool(verdict), None if verdict is None else text.strip())
 
     return graded
@@ -131,9 +138,12 @@ def _compared(read: Callable[[str], Reading | None], gold: Callable[[str], Readi
 
 def _concluded(pattern: re.Pattern[str], text: str) -> str | None:
     """The first match behind the last announcement that has one."""
+    end = len(text)
     for anchor in reversed(list(_ANCHOR.finditer(text))):
-        if found := pattern.search(text, anchor.end()):
+        # Behind the next one there is none, and to look again would take long where a model repeats itself.
+        if found := pattern.search(text, anchor.end(), end):
             return found[0]
+        end = anchor.start()
     return None
 
 
@@ -177,7 +187,11 @@ def _whole(text: str) -> Reading | None:
 
 def _contains(text: str, answer: str) -> Grade:
     words, wanted = _whole(text.casefold()), _whole(answer.casefold())
-    return Grade(bool(words and wanted and wanted[0] in words[0]), words and words[0])
+    if not words or not wanted:
+        return Grade(correct=False, read=words and words[0])
+    # As whole words: 5 is not in 15. Only of letters that words are parted by, as not all scripts do.
+    there = re.search(rf"(?<![a-z0-9]){re.escape(wanted[0])}(?![a-z0-9])", words[0])
+    return Grade(there is not None, words[0])
 
 
 def _math(text: str, answer: str) -> Grade:
@@ -189,10 +203,11 @@ def _math(text: str, answer: str) -> Grade:
     said = library.parse(text, parsing_timeout=limit)
     if not said:
         return Grade(correct=False, read=None)
-    # As a line of LaTeX too: `(3, 4)` or `\frac12` are expressions only between dollars.
-    right = library.parse(answer, parsing_timeout=limit) or library.parse(
-        f"${answer}$", parsing_timeout=limit
-    )
+    # As plain text `3\sqrt{13}` would be read as 3, and as LaTeX `18 dollars` as a product of letters.
+    forms = [answer, f"${answer}$"]
+    if not _SPELLED.search(answer) and ("\\" in answer or not _WORD.search(answer)):
+        forms.reverse()
+    right: Any = next(filter(None, (library.parse(form, parsing_timeout=limit) for form in forms)), None)
     return Grade(bool(right) and library.verify(right, said, timeout_seconds=limit), str(said[-1]))
 
 

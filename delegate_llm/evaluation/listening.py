@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from delegate_llm._files import write_file
-from delegate_llm.errors import PolicyError, RequestError
+from delegate_llm.errors import PolicyError, PromptError, RequestError
 from delegate_llm.evaluation.grading import Checker, grade
 from delegate_llm.evaluation.rollouts import Job, Rollout, batches, jobs, rollouts
 from delegate_llm.evaluation.run_folder import Lines, Record
@@ -126,7 +126,7 @@ def scored(
         RequestError: If nothing was written, a position has no finite score, or the disk is full.
         DelegateError: As the pair does; what was finished by then is kept.
     """
-    there = {each["task"]: _told(each) for each in lines.records}
+    there = {each.task: each for each in map(_told, lines.records)}
     lines.records.clear()  # traces are large, and these are the same
     done(len(there))
     work = jobs(tasks, seed=how.seed)
@@ -164,7 +164,11 @@ def _batch(pair: Pair, batch: Sequence[Job], how: Listening) -> Iterator[_Made]:
         return
     texts = [job.task.completion or "" for job in batch]
     started = time.perf_counter()
-    traces = pair.score_batch([list(job.task.messages) for job in batch], texts, policy=policy)
+    try:
+        traces = pair.score_batch([list(job.task.messages) for job in batch], texts, policy=policy)
+    except PromptError as error:
+        msg = f"the text of one of the tasks {batch[0].task.id!r} to {batch[-1].task.id!r}: {error}"
+        raise PromptError(msg) from error
     seconds = (time.perf_counter() - started) / len(batch)
     for job, text, trace in zip(batch, texts, traces, strict=True):
         yield _Made(job, text, trace, None, seconds)

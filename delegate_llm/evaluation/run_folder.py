@@ -31,7 +31,7 @@ class Lines:
     """A file of JSON objects, one a line, to which finished work is added."""
 
     def __init__(self, file: Path, *, without: str | None = None) -> None:
-        """Take up the file, or an empty one; a torn last line is cut off.
+        """Take up the file, or an empty one; it is cut off where a crash tore a line.
 
         Args:
             file: The file.
@@ -44,13 +44,11 @@ class Lines:
         self.records: list[Record] = []
         """All of it, in order."""
         try:
-            whole = self._mended()
+            self._read()
         except FileNotFoundError:
             return
         except OSError as error:
             raise cannot_write(file, error) from error
-        for number, line in enumerate(whole.splitlines(), 1):
-            self._keep(self._record(line, number))
 
     def add(self, records: Iterable[Record]) -> None:
         """Add lines, and return once the disk has them.
@@ -74,12 +72,19 @@ class Lines:
     def _keep(self, record: Record) -> None:
         self.records.append({name: value for name, value in record.items() if name != self._without})
 
-    def _mended(self) -> bytes:
-        whole = self._file.read_bytes()
-        end = whole.rfind(b"\n") + 1
-        if end < len(whole):
-            os.truncate(self._file, end)
-        return whole[:end]
+    def _read(self) -> None:
+        """Line by line, as traces are large; what a crash tore is cut off."""
+        end = 0
+        with self._file.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                # Where a machine went down, a file may hold zero bytes in place of what was not on the disk.
+                if not line.endswith(b"\n") or b"\0" in line:
+                    break
+                self._keep(self._record(line, number))
+                end += len(line)
+            else:
+                return
+        os.truncate(self._file, end)
 
     def _record(self, line: bytes, number: int) -> Record:
         try:
@@ -112,12 +117,14 @@ def start(folder: Path, plan: Mapping[str, Any], tasks: Iterable[Mapping[str, An
         raise cannot_write(folder, error) from error
     if PLAN in there:
         _same(folder, read_plan(folder), plan)
-        return
-    if there:
+    elif there:
         msg = f"{str(folder)!r} holds {there[0]!r} and no run; choose an empty folder, or a new one"
         raise RequestError(msg)
-    write_file(folder / TASKS, "".join(f"{json.dumps(each)}\n" for each in tasks))
-    write_file(folder / PLAN, json.dumps(plan, indent=2) + "\n")
+    else:
+        # First of all, so that whatever ends this process leaves a folder that is known for a run.
+        write_file(folder / PLAN, json.dumps(plan, indent=2) + "\n")
+    if TASKS not in there:
+        write_file(folder / TASKS, "".join(f"{json.dumps(each)}\n" for each in tasks))
 
 
 def read_plan(folder: Path) -> Record:

@@ -90,8 +90,7 @@ class Comparison:
 class _Answers:
     """The answers of one arm, tasks down and samples across."""
 
-    def __init__(self, arm: Arm, records: Sequence[Record]) -> None:
-        place = {task: at for at, task in enumerate(dict.fromkeys(each["task"] for each in records))}
+    def __init__(self, arm: Arm, records: Sequence[Record], place: Mapping[str, int]) -> None:
         self.arm = arm
         self.size = len(place), max(each["sample"] for each in records) + 1
         self.records = sorted(records, key=lambda each: (place[each["task"]], each["sample"]))
@@ -136,7 +135,9 @@ def comparisons(arms: Sequence[Arm], records: Sequence[Record]) -> list[Comparis
 
 
 def _by_arm(arms: Sequence[Arm], records: Sequence[Record]) -> list[_Answers]:
-    return [_Answers(arm, [each for each in records if each["arm"] == arm.name]) for arm in arms]
+    # One order for all arms, whatever that of the lines: a run may have been mended by hand.
+    place = {task: at for at, task in enumerate(sorted({each["task"] for each in records}))}
+    return [_Answers(arm, [each for each in records if each["arm"] == arm.name], place) for arm in arms]
 
 
 def _row(one: _Answers, base: _Answers, reasoner: _Answers) -> Row:

@@ -9,8 +9,10 @@ text that is given. Other fields are let be, so that public data sets can be rea
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -152,17 +154,25 @@ def _task(given: Mapping[str, Any], where: str, number: str, checker: str) -> Ta
     if isinstance(name, bool) or not isinstance(name, str | int):
         msg = f"{where}: id: {name!r:.80} is neither a string nor a whole number"
         raise RequestError(msg)
-    answer = given.get("answer")
-    if isinstance(answer, bool) or not isinstance(answer, str | int | float | None):
-        msg = f"{where}: answer: {answer!r:.80} is neither a string nor a number"
-        raise RequestError(msg)
     return Task(
         id=str(name),
         messages=_messages(given, where),
-        answer=None if answer is None else str(answer),
+        answer=_answer(given, where),
         checker=_text(given, "checker", where) or checker,
         completion=_text(given, "completion", where),
     )
+
+
+def _answer(given: Mapping[str, Any], where: str) -> str | None:
+    """The right answer as text, a number written out: 1e-07 would be read as 1."""
+    answer = given.get("answer")
+    odd = isinstance(answer, bool) or (isinstance(answer, float) and not math.isfinite(answer))
+    if odd or not isinstance(answer, str | int | float | None):
+        msg = f"{where}: answer: {answer!r:.80} is neither a string nor a number"
+        raise RequestError(msg)
+    if isinstance(answer, float):
+        return f"{Decimal(str(answer)):f}"
+    return None if answer is None else str(answer)
 
 
 def _messages(given: Mapping[str, Any], where: str) -> tuple[Message, ...]:

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from delegate_llm.errors import PromptError, RequestError
+from delegate_llm.errors import DelegateError, PromptError, RequestError
 from delegate_llm.policy import DelegationPolicy
 from delegate_llm.report.answers import Causes, Shown, chunk, columns
-from delegate_llm.report.reasons import Replay
+from delegate_llm.report.reasons import Replay, Verdict
 from delegate_llm.trace import Decision, Generation, Trace
 
 if TYPE_CHECKING:
@@ -25,12 +25,14 @@ __all__ = ("Arm", "Event", "Question", "answers")
 Arm = Literal["delegated", "base", "reasoner"]
 """`delegated`: the pair under the policy. `base`: no takeovers. `reasoner`: it writes every token."""
 Event = dict[str, Any]
-"""Something that happened; `event` names what: `start`, `piece` and `end`, each of one `arm`."""
+"""Something that happened; `event` names what: `start`, `piece`, `end` and `choices`, each of one `arm`."""
 
 _SETTINGS: Final = ("max_tokens", "temperature", "top_p", "seed")
 _POLICY: Final = ("divergence", "threshold", "spike", "budget")
 _KNOWN: Final = {"pair", "question", "system", "policy", "arms", *_SETTINGS}
 _MOST_TOKENS: Final = 32_768
+_TOP: Final = 5
+"""Most probable tokens of each model that are shown at a position."""
 _SILENT: Final = DelegationPolicy(budget=0)
 
 
@@ -89,7 +91,9 @@ def answers(pair: Pair, question: Question, on_step: OnStep) -> Iterator[Event]:
 
     Yields:
         For each arm: `start` with the data of its view, a `piece` for every stretch that is decided, with a
-        chunk of that data or, of who writes alone, its text; `end` with the text, the summary and the cost.
+        chunk of that data or, of who writes alone, its text; `end` with the text, the summary and the cost;
+        and behind the delegated answer, where the backend tells them, `choices`: a chunk of both models' most
+        probable tokens.
     """
     policy = _merged(pair.policy, question.policy)
     for arm in question.arms:
@@ -108,10 +112,35 @@ def _answer(
     for item in pair.stream(question.messages, policy=policy, trace="off", on_step=on_step, **settings):
         if isinstance(item, Generation):
             yield _end(arm, item, time.perf_counter() - begun)
+            if arm == "delegated":
+                yield from _choices(pair, question, arm, item.token_ids, on_step)
         elif arm == "delegated":
             yield {"event": "piece", "arm": arm, "chunk": live.chunk(item.decisions)}
         else:
             yield {"event": "piece", "arm": arm, "text": item.text}
+
+
+def _choices(
+    pair: Pair, question: Question, arm: Arm, tokens: Sequence[int], on_step: OnStep
+) -> Iterator[Event]:
+    """What each model held most probable at every position, by reading the answer once more.
+
+    It is for those who look, and no part of what the answer cost.
+    """
+    if not tokens:
+        return
+    on_step()
+    try:
+        (read,) = pair.score_batch([question.messages], [tokens], top=_TOP)
+    except DelegateError:  # most backends do not tell them, and the answer stands without
+        return
+    on_step()
+    told = chunk(read.decisions, [Verdict()] * len(tokens), {})
+    yield {
+        "event": "choices",
+        "arm": arm,
+        "tops": {name: told[name] for name in ("base_top", "reasoner_top")},
+    }
 
 
 class _Live:

@@ -24,8 +24,6 @@ _LONGEST_TEXT: Final = 200_000
 _LONGEST_TITLE: Final = 90
 _MOST_TOP: Final = 5
 """Of the most probable tokens of a model, at a position."""
-_FEW_TOP: Final = 3
-"""Likewise, on a page of many answers."""
 _ASKED, _TAKEOVER, _CHANGED = 1, 2, 4
 _WITHOUT_UNIT: Final = frozenset({"tv", "top1", "random"})
 """Divergences that are not measured in nats."""
@@ -59,22 +57,15 @@ class Shown:
     """What a reader has to know about gaps."""
 
 
-def columns(shown: Shown, *, sparing: bool = False) -> dict[str, Any]:
+def columns(shown: Shown) -> dict[str, Any]:
     """An answer as the data of its view: JSON, but for lone surrogates that model text may hold.
 
-    Args:
-        shown: The answer.
-        sparing: Whether the most probable tokens are kept at takeovers only, and fewer of them.
-
-    Returns:
-        The keys that `assets/columns.js` lists.
+    It has the keys that `assets/columns.js` lists.
     """
     decisions = shown.trace.decisions
     whole = _is_whole(shown.trace)
     found = verdicts(decisions, shown.policy) if shown.policy else (Verdict() for _ in decisions)
     data = chunk(decisions, list(found), {})
-    if sparing:
-        _thin_out(data, decisions)
     bars = data["bars"]
     if bars and bars.count(bars[0]) == len(bars):
         data["bars"] = bars[0]
@@ -193,6 +184,10 @@ def _is_whole(trace: Trace) -> bool:
 
 
 def _gaps(shown: Shown, *, whole: bool) -> Iterable[str]:
+    own = None if shown.own is None else shown.own.text
+    for name, text in (("prompt", shown.prompt), ("text", shown.text), ("base's own text", own)):
+        if text is not None and len(text) > _LONGEST_TEXT:
+            yield f"Of {len(text)} characters of the {name}, the first {_LONGEST_TEXT} are shown."
     if whole:
         return
     kept, tokens = len(shown.trace.decisions), shown.trace.summary.tokens
@@ -208,12 +203,6 @@ def _gaps(shown: Shown, *, whole: bool) -> Iterable[str]:
 def _top(entries: Sequence[Logprob]) -> list[tuple[str, float]]:
     shares = ((each.token, min(0.0, each.logprob)) for each in entries[:_MOST_TOP])
     return [(_cut(token, LONGEST_TOKEN), round(math.exp(logprob), 4)) for token, logprob in shares]
-
-
-def _thin_out(data: dict[str, Any], decisions: Sequence[Decision]) -> None:
-    """Keep what is looked at most of what takes the most room."""
-    for name in ("base_top", "reasoner_top"):
-        data[name] = {at: top[:_FEW_TOP] for at, top in data[name].items() if decisions[at].takeover}
 
 
 def _cut(text: str, most: int) -> str:

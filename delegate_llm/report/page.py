@@ -22,6 +22,7 @@ from markupsafe import Markup
 
 from delegate_llm._version import __version__
 from delegate_llm.report.answers import Shown, columns
+from delegate_llm.report.packing import packed, size_of
 
 __all__ = ("SCRIPTS", "STYLES", "asset", "embedded", "frame", "render")
 
@@ -29,8 +30,8 @@ SCRIPTS: Final = ("text.js", "columns.js", "strip.js", "detail.js", "view.js")
 """What a view of an answer needs, in this order."""
 STYLES: Final = ("view.css",)
 
-_MANY: Final = 20_000
-"""Decisions of a page from which on it saves room."""
+_ROOM: Final = 9_500_000
+"""Bytes of data that a page holds as they are; more are packed."""
 
 _UNSAFE: Final = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 """What could end a script element, and what neither an older script nor UTF-8 can hold."""
@@ -55,18 +56,25 @@ def render(answers: Sequence[Shown], *, title: str, notes: Sequence[str] = ()) -
     """
     scripts = [asset(name) for name in (*SCRIPTS, "report.js")]
     styles = [asset(name) for name in (*STYLES, "report.css")]
-    sparing = sum(len(each.trace.decisions) for each in answers) > _MANY
-    data = {"title": title, "answers": [columns(each, sparing=sparing) for each in answers]}
+    data, more = _data(answers)
     return _template().render(
         title=_printable(title),
-        notes=[_printable(note) for note in notes],
+        notes=[_printable(note) for note in (*notes, *more)],
         version=__version__,
         policy=_security(scripts, styles),
         # The package's own files, and JSON in which every `<` is escaped.
         styles=[Markup(each) for each in styles],  # noqa: S704 - see above
         scripts=[Markup(each) for each in scripts],  # noqa: S704 - see above
-        data=Markup(embedded(data)),  # noqa: S704 - see above
+        data=Markup(embedded({"title": title, **data})),  # noqa: S704 - see above
     )
+
+
+def _data(answers: Sequence[Shown]) -> tuple[dict[str, Any], list[str]]:
+    """What the scripts read, and what is to be said about it."""
+    told = [columns(each) for each in answers]
+    if size_of(told) <= _ROOM:
+        return {"answers": told}, []
+    return packed(told, _ROOM)
 
 
 def embedded(data: Any) -> str:

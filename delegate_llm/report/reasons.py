@@ -23,6 +23,9 @@ _LONGEST_GAP: Final = 100_000
 _CLOSE: Final = 1e-3
 """What the rounding of a record may have done to a score."""
 
+_ROUNDED: Final = 5e-5
+"""Likewise to an entropy, at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -193,8 +196,8 @@ class Replay:
 def _opens(gate: Callable[[GateView], bool], view: GateView, *, asked: bool) -> bool | None:
     if asked and not isinstance(gate, TurnGate | WindowGate):
         return True  # or the position would have no score
-    if isinstance(gate, EntropyGate) and math.isnan(view.base_entropy):
-        return None
+    if isinstance(gate, EntropyGate) and not abs(view.base_entropy - gate.above) > _ROUNDED:
+        return None  # not known, or too close to tell after a record's rounding
     try:
         return bool(gate(view))
     except Exception:  # noqa: BLE001 - a user's own gate, or one that a record knows by name only

@@ -40,6 +40,8 @@ def answers_in(value: Any, where: str) -> list[Shown]:
         RequestError: If it has none of the shapes, or one of them with something wrong in it.
     """
     if isinstance(value, list):
+        if _is_conversation(value):
+            return _of_state({"messages": value}, where)
         return [each for at, one in enumerate(value, 1) for each in answers_in(one, f"{where}, entry {at}")]
     if not isinstance(value, Mapping):
         msg = f"{where}: {value!r:.60} is nothing to show; give {UNDERSTOOD}"
@@ -142,6 +144,7 @@ def _of_message(value: Mapping[str, Any], where: str) -> list[Shown]:
 
 def _of_state(value: Mapping[str, Any], where: str) -> list[Shown]:
     traces = {each["id"]: each for each in _listed(value.get("delegation_traces")) if _is_call(each)}
+    order = {name: at for at, name in enumerate(traces)}
     found: list[Shown] = []
     before: list[Any] = []
     for at, each in enumerate(_listed(value.get("messages")), 1):
@@ -158,7 +161,7 @@ def _of_state(value: Mapping[str, Any], where: str) -> list[Shown]:
     if not found:
         msg = f"{where}: no message of this state is an answer of a DelegatedChatModel, and it has no traces"
         raise RequestError(msg)
-    return found
+    return sorted(found, key=lambda each: order.get(each.id, -1))  # as the calls were made
 
 
 def _of_call(call: Mapping[str, Any], where: str) -> Shown:
@@ -200,6 +203,13 @@ def _has_record(value: Any) -> bool:
 def _is_message(value: Mapping[str, Any]) -> bool:
     inner = _unwrapped(value)
     return isinstance(inner, Mapping) and isinstance(inner.get("response_metadata"), Mapping)
+
+
+def _is_conversation(values: list[Any]) -> bool:
+    """Whether a list is the messages of one conversation, people's among them."""
+    messages = [_unwrapped(each) for each in values]
+    kinds = [each for each in messages if isinstance(each, Mapping) and "content" in each]
+    return len(kinds) == len(values) and 0 < sum(map(_has_record, kinds)) < len(kinds)
 
 
 def _is_call(value: Any) -> bool:

@@ -118,6 +118,7 @@ def test_why_a_token_was_taken_over(shipped: str, visit: Callable[..., Any]) -> 
     told = page.inner_text("#shown .detail")
     assert "takeover: the reasoner spoke" in told
     assert "A takeover: the score was above the threshold" in told
+    assert page.locator("#shown .detail .top-tokens li").count() == 10
 
 
 def test_the_strip_moves_before_the_answer_does(shipped: str, visit: Callable[..., Any]) -> None:

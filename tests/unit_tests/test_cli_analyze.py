@@ -91,6 +91,12 @@ def test_a_finished_analysis_is_overwritten_and_a_broken_one_gone_on_with(tmp_pa
     (out / "samples.jsonl").write_bytes(b"".join(samples[:2]) + b'{"torn')
     assert json.loads(call(*arguments).stdout) == first
     assert (out / "samples.jsonl").read_bytes().splitlines(keepends=True)[:2] == samples[:2]
+    # Others never were asked for: what is finished under other settings is not thrown away.
+    (out / "summary.json").unlink()
+    result = call(*arguments, "--seed", "5")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "holds a run with other settings: " in result.stderr
+    assert json.loads(call(*arguments).stdout) == first
     other = json.loads(call(*arguments, "--divergence", "js", "--seed", "5").stdout)
     assert (other["run"]["divergence"], other["run"]["seed"]) == ("js", 5)
     assert visible(out) == FILES
@@ -111,6 +117,28 @@ def test_what_was_finished_survives_a_full_disk(tmp_path: Path) -> None:
     assert 0 < kept.count(b"\n") < 6
     assert call(*arguments).exit_code == 0
     assert (out / "samples.jsonl").read_bytes().startswith(kept)
+
+
+def test_an_analysis_without_an_answer_gives_way_to_other_settings(tmp_path: Path) -> None:
+    file, out = tmp_path / "tasks.jsonl", tmp_path / "analysis"
+    tasks_file(tmp_path, {"question": "pens " * 3000})
+    assert call("--tasks", str(file), "--out", str(out)).exit_code == 2
+    assert call("--problems", "1", "--out", str(out)).exit_code == 0
+
+
+def test_findings_that_the_disk_cannot_take_are_found_again_without_the_models(tmp_path: Path) -> None:
+    out = tmp_path / "analysis"
+    arguments = ["--problems", "2", "--out", str(out)]
+    assert call(*arguments).exit_code == 0
+    (out / "summary.json").unlink()
+    (out / "tokens.parquet").unlink()
+    with full_disk(1000):
+        result = call(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert re.search(r"error: cannot write '.*tokens\.parquet': .*; free space", result.stderr)
+    assert not (out / "tokens.parquet").exists()
+    assert call(*arguments).exit_code == 0
+    assert visible(out) == FILES
 
 
 def test_a_former_analysis_is_not_lost_to_models_that_are_not_there(tmp_path: Path) -> None:
@@ -174,6 +202,7 @@ def test_a_broken_file_of_tasks_is_said_by_its_line(tmp_path: Path, lines: list[
         (["--lexicon", "nowhere.json"], "lexicon: cannot read 'nowhere.json'"),
         (["--tasks", "nowhere.jsonl"], "cannot read 'nowhere.jsonl'"),
         (["--texts"], "tasks: the shipped generator has no texts to score"),
+        (["--checker", "nonsense"], "checker: 'nonsense' is unknown; choose one of math, "),
         (["--checker", "nowhere:check"], "checker: cannot take 'check' from 'nowhere'"),
         (["--out", "/dev/null"], "cannot write '/dev/null"),
     ],
@@ -199,6 +228,21 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, name: str, con
     assert (result.exit_code, result.stdout) == (2, "")
     assert said in result.stderr
     assert (visible(tmp_path), (tmp_path / name).read_text()) == ({name}, content)
+
+
+def test_a_checker_by_name_grades_the_shipped_problems_too(tmp_path: Path) -> None:
+    arguments = ["--problems", "2", "--out", str(tmp_path / "a"), "--json"]
+    assert json.loads(call(*arguments, "--checker", "exact").stdout)["counts"]["correct"] == 0
+    kept = (tmp_path / "a" / "tasks.jsonl").read_text().splitlines()
+    assert [json.loads(each)["checker"] for each in kept] == ["exact", "exact"]
+
+
+def test_models_of_a_server_are_not_called_the_shipped_ones(tmp_path: Path) -> None:
+    nobody = ["--backend", "remote", "--base-url", "http://127.0.0.1:9"]
+    result = call("--problems", "1", *nobody, "--reasoner", "mine", "--out", str(tmp_path))
+    assert (result.exit_code, result.stdout) == (1, "")
+    models = json.loads((tmp_path / "run.json").read_text())["models"]
+    assert (models["base"], models["reasoner"]) == ("the server's own", "mine")
 
 
 def test_models_without_a_shared_vocabulary_are_an_error(tmp_path: Path) -> None:

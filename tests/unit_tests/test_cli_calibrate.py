@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from disks import full_disk
 from typer.testing import CliRunner
 
 from delegate_llm import DelegatedChatModel, DelegationPolicy, load_pair
@@ -119,6 +120,42 @@ def test_other_prompts_come_from_a_file_and_the_same_ones_are_said(tmp_path: Pat
     assert "warning: 12 of the prompts to check on were calibrated on, too" in result.stderr
 
 
+def test_chats_that_end_alike_are_not_the_same_prompts(tmp_path: Path) -> None:
+    turns = [
+        [{"role": "user", "content": each.question}, {"role": "assistant", "content": "?"},
+         {"role": "user", "content": "Go on."}]
+        for each in shipped_tasks(12)
+    ]  # fmt: skip
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text("".join(json.dumps({"messages": each}) + "\n" for each in turns))
+    result = call("--tasks", str(tasks), "--share", "0.1", "--out", str(tmp_path / "policy.json"))
+    assert result.exit_code == 0
+    assert "calibrated on, too" not in result.stderr
+
+
+def test_a_function_of_ones_own_grades_answers_of_any_form(tmp_path: Path) -> None:
+    lines = [{"question": each.question, "answer": "all } $ of it"} for each in shipped_tasks(12)]
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    arguments = ["--tasks", str(tasks), "--share", "0.1", "--checker", "operator:ne", "--json"]
+    result = call(*arguments, "--out", str(tmp_path / "policy.json"))
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["check"]["correct"] == 4
+
+
+def test_finished_answers_survive_a_full_disk(tmp_path: Path) -> None:
+    out = tmp_path / "policy.json"
+    arguments = ["--problems", "6", "--batch", "1", "--out", str(out)]
+    with full_disk(30_000):
+        result = call(*arguments)
+    assert (result.exit_code, result.stdout, out.exists()) == (2, "", False)
+    assert "What was finished is kept in" in result.stderr
+    part = tmp_path / "policy.json.part"
+    assert part.read_bytes().count(b"\n") > 1  # the plan, and answers
+    assert call(*arguments).exit_code == 0
+    assert not part.exists()
+
+
 def test_too_few_prompts_for_the_share_are_said_and_their_answers_kept(tmp_path: Path) -> None:
     out = tmp_path / "policy.json"
     result = call("--problems", "4", "--share", "0.01", "--out", str(out))
@@ -147,7 +184,7 @@ def test_a_check_that_breaks_off_leaves_the_policy(tmp_path: Path) -> None:
     [
         (["--share", "0"], "share: 0.0 is outside (0, 1)"),
         (["--share", "1.5"], "share: 1.5 is outside (0, 1)"),
-        (["--keep", "0"], "keep: 0.0 is outside (0, 1]"),
+        (["--keep", "0", "--entropy-only"], "keep: 0.0 is outside (0, 1]"),
         (["--divergence", "kullback"], "DelegationPolicy: divergence: unknown divergence 'kullback'"),
         (["--temperature", "nan"], "temperature: "),
         (["--tasks", "nowhere.jsonl"], "cannot read 'nowhere.jsonl'"),
@@ -157,6 +194,12 @@ def test_a_check_that_breaks_off_leaves_the_policy(tmp_path: Path) -> None:
             "out: 'nowhere/policy.json' has no folder 'nowhere'",
         ),
         (["--out", "."], "out: '.' is a folder"),
+        (["--check", "0"], "check: 0 prompts bear nothing out; give at least 1"),
+        (["--keep", "0.5"], "keep: it is about the gate of --entropy-only"),
+        (["--audit", "5"], "audit: it is about the gate of --entropy-only"),
+        (["--no-spike", "--spike-window", "8"], "spike_window: 8 is of no use without a spike"),
+        (["--entropy-only", "--spike-window", "8"], "spike_window: 8 is of no use without a spike"),
+        (["--entropy-only", "--divergence", "random"], "divergence: 'random' asks the reasoner at takeovers"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_loaded(arguments: list[str], said: str) -> None:
@@ -166,7 +209,7 @@ def test_what_is_wrong_is_said_before_anything_is_loaded(arguments: list[str], s
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(("count", "check"), [(2, []), (1, []), (5, ["--check", "5"]), (5, ["--check", "0"])])
+@pytest.mark.parametrize(("count", "check"), [(2, []), (1, []), (5, ["--check", "5"])])
 def test_too_few_tasks_to_hold_some_out_are_said(tmp_path: Path, count: int, check: list[str]) -> None:
     tasks = tasks_file(tmp_path / "tasks.jsonl", count)
     result = call("--base", "./nowhere", "--tasks", tasks, *check, "--out", str(tmp_path / "policy.json"))

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from delegate_llm import DelegationPolicy
 from delegate_llm.cli import app
+from delegate_llm.cli.loading import BASE, carried
 from delegate_llm.evaluation.tasks import shipped_tasks
 
 pytest.importorskip("matplotlib")
@@ -73,7 +74,7 @@ def test_tasks_of_ones_own(tmp_path: Path) -> None:
     )
     assert (result.exit_code, result.stderr) == (0, "")
     assert "\x1b" not in result.stdout
-    assert "Accuracy on 4 tasks" in result.stdout, "a third is left for the thresholds"
+    assert "Accuracy on 6 tasks" in result.stdout, "there is no threshold to set, so none is held out"
     assert re.search(r"^policy mine +\d+\.\d% ", result.stdout, re.MULTILINE)
     graded = call(
         tmp_path / "other",
@@ -106,6 +107,11 @@ def test_tables_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         (("--checker", "os:nothing"), "checker: cannot take 'nothing' from 'os'"),
         (("--options", "["), "options: .* is no JSON"),
         (("--options", '{"frobnicate": 1}'), "unknown option"),
+        (("--options", '{"base": "x"}'), "options: 'base' has an option of its own; give --base"),
+        (("--options", '{"device": "nowhere"}'), "nowhere"),
+        (("--options", "[" * 100_000), "options: .* is no JSON"),
+        (("--checker", "judge"), "checker: 'judge' is unknown"),
+        (("--backend", "remote", "--choices", "3"), "choices: --backend remote does not tell them"),
     ],
 )
 def test_bad_input(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
@@ -113,6 +119,34 @@ def test_bad_input(tmp_path: Path, arguments: tuple[str, ...], said: str) -> Non
     assert result.exit_code == 2, result.stderr
     assert re.search(said, result.stderr)
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(("count", "held"), [(1, ()), (2, ()), (4, ("--calibrate-on", "4"))])
+def test_too_few_tasks_to_hold_some_out(tmp_path: Path, count: int, held: tuple[str, ...]) -> None:
+    file = tmp_path / "tasks.jsonl"
+    file.write_text(
+        "".join(f'{{"question": "{each} + 1?", "answer": {each + 1}}}\n' for each in range(count))
+    )
+    result = call(tmp_path / "run", "--tasks", file, *held)
+    assert result.exit_code == 2
+    assert re.search(r"calibrate-on: \d of the \d tasks .* cannot be held out", result.stderr)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_checker_is_for_the_tasks_that_ship_and_for_calibration_too(tmp_path: Path) -> None:
+    file = tmp_path / "calibration.jsonl"
+    file.write_text('{"question": "What?", "answer": "no number"}\n')
+    few = ("--problems", 2, "--calibration", file, "--shares", "", "--max-tokens", "64")
+    result = call(tmp_path / "run", *few, "--checker", "exact", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert [each["unread"] for each in json.loads(result.stdout)["results"]] == [0, 0], "any text is one"
+    samples = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
+    assert all(each["parsed"] == " ".join(each["text"].split()) for each in samples)
+
+
+def test_a_server_says_itself_what_it_carries() -> None:
+    assert carried(BASE, "mine", "transformers") == (BASE, "mine")
+    assert carried(BASE, "mine", "remote") == ("the server's own", "mine")
 
 
 def test_two_policies_of_one_name(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from scipy.special import log_softmax
@@ -15,13 +15,11 @@ from scipy.stats import entropy as scipy_entropy
 
 from delegate_llm.divergence import BASE_SIGNALS, DIVERGENCES, WEIGHED, entropy, log_probs, top1
 
-logit_lists = st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=40)
-
 
 @st.composite
-def logit_pairs(draw: st.DrawFn) -> tuple[list[float], list[float]]:
-    one = draw(logit_lists)
-    other = draw(st.lists(st.floats(-20, 20, width=32), min_size=len(one), max_size=len(one)))
+def logit_pairs(draw: st.DrawFn, bound: float = 20) -> tuple[list[float], list[float]]:
+    size, logits = draw(st.integers(2, 40)), st.floats(-bound, bound, width=32)
+    one, other = (draw(st.lists(logits, min_size=size, max_size=size)) for _ in range(2))
     return one, other
 
 
@@ -55,6 +53,41 @@ def test_agrees_with_float64(name: str, pair: tuple[list[float], list[float]]) -
         return  # two choices are equally good
     for each in made:
         assert float(each) == pytest.approx(_reference(name, p, q), rel=2e-4, abs=2e-5)
+
+
+def _in_logs(name: str, p: np.ndarray, q: np.ndarray) -> float:
+    """By their definitions, of log-probabilities in float64: no exponential of them may vanish."""
+    middle = np.logaddexp(p, q) - math.log(2)
+    definitions = {
+        "cross_entropy": -(np.exp(p) * q).sum(),
+        "reverse_kl": (np.exp(p) * (p - q)).sum(),
+        "kl": (np.exp(q) * (q - p)).sum(),
+        "js": (np.exp(p) * (p - middle) + np.exp(q) * (q - middle)).sum() / 2,
+        "tv": np.abs(np.exp(p) - np.exp(q)).sum() / 2,
+        "nll_gap": q.max() - p[q.argmax()],
+        "entropy": -(np.exp(p) * p).sum(),
+        "top1": 1 - np.exp(p.max()),
+    }
+    return float(definitions[name])
+
+
+@pytest.mark.parametrize("name", [*sorted(DIVERGENCES), *sorted(BASE_SIGNALS)])
+@pytest.mark.parametrize("bound", [20.0, 1e6])
+@given(data=st.data())
+def test_agrees_with_float64_however_sure_the_models_are(
+    name: str, bound: float, data: st.DataObject
+) -> None:
+    pair = data.draw(logit_pairs(bound))
+    p, q = (log_softmax(np.array(each, dtype=np.float64)) for each in pair)
+    lower, highest = np.sort(q)[-2:]
+    # Of two choices that are equally good, either may be compared.
+    assume(name != "nll_gap" or highest - lower > 1e-5)
+    base, reasoner = (log_probs(torch.tensor(each)) for each in pair)
+    made = [BASE_SIGNALS[name](base) if name in BASE_SIGNALS else DIVERGENCES[name](base, reasoner)]
+    if name in WEIGHED:
+        made.append(WEIGHED[name](base.exp(), reasoner.clone()))
+    for each in made:
+        assert float(each) == pytest.approx(_in_logs(name, p, q), rel=2e-4, abs=2e-5)
 
 
 @given(pair=logit_pairs())

@@ -170,6 +170,10 @@
         } else drawAlone();
         showCosts();
       },
+      choices: ({ tops }) => {
+        next.append(tops);
+        next.tell(next.current);
+      },
       done: () => say(ENDINGS[ending], "done"),
     };
   };

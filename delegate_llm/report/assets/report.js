@@ -1,6 +1,7 @@
 // The report: a list of answers with filters, one of them shown in full, and keys for all of it.
 //
-// The page holds { title, answers: [see columns.js] } as JSON, in the element with the id `data`.
+// The page holds { title, answers: [see columns.js] } as JSON, in the element with the id `data`. A large page
+// has `words`, too, and its answers are packed, as `delegate_llm.report.packing` says.
 
 "use strict";
 
@@ -26,8 +27,51 @@
   ];
 
   const find = (id) => document.getElementById(id);
-  const { title, answers } = JSON.parse(find("data").textContent);
+  const { title, answers, words } = JSON.parse(find("data").textContent);
   const state = { kind: "all", compare: false, theme: 0, chosen: {}, index: null, view: null };
+
+  // --- Answers of a large page ---
+
+  const READERS = { B: ["getUint8", 1], H: ["getUint16", 2], I: ["getUint32", 4], h: ["getInt16", 2] };
+
+  /** The integers that base64 holds. */
+  const integers = (text, code) => {
+    const [read, width] = READERS[code];
+    const bytes = new DataView(Uint8Array.from(atob(text), (each) => each.charCodeAt(0)).buffer);
+    return Array.from({ length: bytes.byteLength / width }, (_, at) => bytes[read](at * width, true));
+  };
+
+  const word = (place) => (place ? words[place - 1] : null);
+
+  const thousandths = (column) =>
+    typeof column !== "string" ? column : integers(column, "h").map((each) => (each === -32768 ? null : each === 32767 ? "Infinity" : each / 1000));
+
+  /** What differs from the tokens, by entry. */
+  const others = (text, tokens, code) =>
+    Object.fromEntries(integers(text, code).map((place, at) => [at, word(place)]).filter(([at, each]) => each !== tokens[at]));
+
+  const tops = (text, code) => {
+    const found = { base_top: {}, reasoner_top: {} };
+    const numbers = integers(text, code);
+    const taken = (count) => Array.from({ length: count }, () => [word(numbers[at++]), numbers[at++] / 10000]);
+    let at = 0;
+    while (at < numbers.length) {
+      const [entry, base, reasoner] = numbers.slice(at, (at += 3));
+      if (base) found.base_top[entry] = taken(base);
+      if (reasoner) found.reasoner_top[entry] = taken(reasoner);
+    }
+    return found;
+  };
+
+  const unpacked = (data) => {
+    if (!words) return data;
+    const code = data.wide ? "I" : "H";
+    const tokens = integers(data.tokens, code).map(word);
+    const columns = { tokens, flags: integers(data.flags, "B"), ...tops(data.tops, code) };
+    for (const name of ["scores", "entropies", "bars", "levels"]) columns[name] = thousandths(data[name]);
+    for (const name of ["base", "reasoner"]) columns[name] = others(data[name], tokens, code);
+    return { ...data, ...columns };
+  };
 
   // --- Which answers are listed ---
 
@@ -87,7 +131,7 @@
 
   const show = (at) => {
     state.index = at;
-    state.view = at === null ? null : answerView(answers[at]);
+    state.view = at === null ? null : answerView(unpacked(answers[at]));
     find("shown").replaceChildren(...(state.view ? [state.view.element] : []));
     if (state.view) {
       state.view.filter(state.kind);

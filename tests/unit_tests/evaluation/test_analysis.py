@@ -99,6 +99,7 @@ def test_scores_that_lie_elsewhere_than_entropy_do_not_overlap_with_it() -> None
 def test_nothing_is_predicted_where_there_is_one_outcome(correct: list, reason: str) -> None:
     found = summary([answer(str(at), [PLAN, STEP], each) for at, each in enumerate(correct)])["wrong_answers"]
     assert (found["reason"], found["score"], found["entropy"]) == (reason, None, None)
+    assert found["wrong"] == correct.count(False)
 
 
 def test_wrong_answers_are_predicted_as_the_rank_test_says() -> None:

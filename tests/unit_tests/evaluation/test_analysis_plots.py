@@ -53,6 +53,14 @@ def test_pictures_are_drawn_whatever_the_tokens_and_the_scores(
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_small_share_is_not_called_none(tmp_path: Path) -> None:
+    table = token_table([answer("a", [("x", float(at), 0.1) for at in range(300)])], LEXICON, 0.004)
+    plot_analysis(table, summarize(table, 0.004, resamples=5), "", tmp_path / "analysis.svg")
+    drawn = (tmp_path / "analysis.svg").read_text()  # which says in comments what its glyphs spell
+    assert "<!-- top 0.4 % -->" in drawn
+    assert "<!-- over-representation among the top 0.4 % by score -->" in drawn
+
+
 def test_a_picture_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"cannot write '.*answer\.png'"):
         plot_answer(answer("a", [("x", 1.0, 1.0)]), "", 1.0, tmp_path / "nowhere" / "answer.png")

@@ -34,8 +34,20 @@ def test_the_threshold_is_the_quantile_and_the_spike_the_ratio_of_means() -> Non
     )
 
 
+def test_the_threshold_of_tiny_scores_is_not_rounded_away() -> None:
+    tiny = [answer("t", [("w", score * 1e-7, 1.0) for score in SCORES])]
+    policy = Rule(share=0.1, spike=False, divergence="js").policy(tiny)
+    assert policy.threshold == pytest.approx(np.quantile(SCORES, 0.9) * 1e-7, rel=1e-4)
+
+
+def test_a_share_that_takes_in_negative_scores_is_too_large() -> None:
+    below = [answer("t", [("w", score - 1, 1.0) for score in SCORES])]
+    with pytest.raises(PolicyError, match=r"share: a share of 0\.9 takes in scores down to -0\.\d+"):
+        Rule(share=0.9, divergence="nll_gap").policy(below)
+
+
 def test_the_gate_keeps_what_it_is_to_keep_and_leaves_the_threshold() -> None:
-    rule = Rule(share=0.1, entropy_only=True, keep=0.9, spike_window=8)
+    rule = Rule(share=0.1, entropy_only=True, keep=0.9)
     policy = rule.policy(ANSWERS)
     assert (policy.threshold, policy.spike) == (Rule(share=0.1).policy(ANSWERS).threshold, 0.0)
     (gate,) = policy.gates

@@ -91,7 +91,8 @@ def test_where_everything_was_asked_nothing_was_missed(pair: Pair) -> None:
         (Estimate(0.06, math.nan, math.nan), None),  # one answer has no interval
         (Estimate(0.07, 0.065, 0.075), "outside the interval of the realised one, 0.065 to 0.075"),
         (Estimate(0.09, 0.085, 0.1), "outside the interval"),
-        (Estimate(0.03, 0.01, 0.09), "the realised share 0.030 is more than 50% off the nominal 0.08"),
+        (Estimate(0.03, 0.01, 0.09), "the realised share 0.03 is more than 50% off the nominal 0.08"),
+        (Estimate(0.00021, 0.0001, 0.001), "the realised share 0.00021 is more than"),
         (Estimate(0.13, 0.07, 0.2), "more than 50% off"),
         (Estimate(math.nan, math.nan, math.nan), "more than 50% off"),
     ],

@@ -20,23 +20,39 @@ from delegate_llm.evaluation.grading import CHECKERS, Grade, check_answer, check
         ("math", "The answer is 13.", "12", False, "13"),
         ("math", "I do not know.", "12", False, None),
         ("math", "", "12", False, None),
+        ("math", r"\boxed{3\sqrt{13}}", r"3\sqrt{13}", True, r"3\sqrt{13}"),
+        ("math", r"\boxed{3}", r"3\sqrt{13}", False, "3"),
+        ("math", r"\boxed{6+9i}", "6 + 9i", True, "6+9i"),
+        ("math", r"\boxed{-1,2}", "2,-1", True, "-1,2"),
+        ("math", r"\boxed{10,080}", r"10,\! 080", True, "10,080"),
+        ("math", "The answer is 18.", "18 dollars", True, "18"),
+        ("math", "So she has $18.", "$18", True, "18"),
+        ("math", "#### 1,250", "5 * 250 = <<5*250=1250>>1,250 in all.\n#### 1,250", True, "1250"),
+        ("math", "The answer is 5.", "5 * 250 = <<5*250=1250>>1,250 in all.\n#### 1,250", False, "5"),
+        ("math", r"It is $\boxed{4}$.", r"If $x = 2$, it is $\boxed{2^2}$.", True, "4"),
         ("number", "3 * 4 = 12, and the answer is 1,234.50 pens.", "1234.5", True, "1,234.50"),
         ("number", "We get 12", "12", True, "12"),
         ("number", r"\boxed{-3} and not 4", "-3", True, "-3"),
         ("number", "12 or 13", "12", False, "13"),
         ("number", "#### 72", "so 70 + 2 = 72\n#### 72", True, "72"),
         ("number", "none", "12", False, None),
+        ("number", "from 10-5", "-5", False, "5"),
+        ("number", "The answer is 7. Is the answer is clear?", "7", True, "7"),
         ("stated", "First 3 * 4 = 12. The answer is 12.", "12", True, "12"),
         ("stated", "The answer is 3. No, the answer is 12.", "12", True, "12"),
         ("stated", "We get 12", "12", False, None),
         ("choice", "The answer is (B).", "B", True, "B"),
         ("choice", "A or B? C", "C", True, "C"),
         ("choice", "I think so", "B", False, None),
+        ("choice", "It has to be **B**", "B", True, "B"),
         ("exact", " to be \n or not ", "to be or not", True, "to be or not"),
         ("exact", "To be", "to be", False, "To be"),
         ("exact", " ", "to be", False, None),
         ("contains", "It is Paris, of course.", "paris", True, "it is paris, of course."),
         ("contains", "", "paris", False, None),
+        ("contains", "15 pens", "5", False, "15 pens"),
+        ("contains", "It is 5.", "5", True, "it is 5."),
+        ("contains", "我在东京住", "东京", True, "我在东京住"),
     ],
 )
 def test_checkers(checker: str, text: str, answer: str, correct: bool, read: str | None) -> None:
@@ -67,6 +83,9 @@ def test_a_checker_of_ones_own() -> None:
     own = checker_from("operator:contains")
     assert own("abc", "b") == Grade(correct=True, read="abc")
     assert not own("abc", "d").correct
+    broken = checker_from("operator:countOf")
+    with pytest.raises(RequestError, match=r"'operator:countOf' raised TypeError.* right answer '3'"):
+        broken(None, "3")  # type: ignore[arg-type]
     for place, said in (("nowhere:f", "cannot take"), ("os:f", "cannot take"), ("os:sep", "no function")):
         with pytest.raises(RequestError, match=said):
             checker_from(place)

@@ -58,6 +58,13 @@ def test_given_texts_are_scored_as_they_stand(pair: Pair, tmp_path: Path) -> Non
     assert ["".join(one.token for one in each.decisions) for each in answers] == texts
 
 
+def test_a_text_that_cannot_be_read_is_named_by_its_task(pair: Pair, tmp_path: Path) -> None:
+    question = ({"role": "user", "content": "How many pens?"},)
+    tasks = [Task("torn", question, completion="\ud800"), Task("whole", question, completion="5")]
+    with pytest.raises(PromptError, match=r"the text of one of the tasks 'torn' to 'whole': .*Unicode"):
+        scored(lambda: pair, tasks, Listening(given=True), Lines(tmp_path / "samples.jsonl"))
+
+
 def test_finished_answers_are_taken_up(pair: Pair, tmp_path: Path) -> None:
     file = tmp_path / "samples.jsonl"
     whole = scored(lambda: pair, TASKS, Listening(batch=2), Lines(file))
@@ -104,6 +111,7 @@ def record(**changes: Any) -> dict[str, Any]:
         ({**record(), "trace": {"decisions": []}}, r"the 1 answers have no token among them; raise max_tok"),
         ({**record(), "trace": {"decision": []}}, r"a kept answer is none that this version wrote"),
         ({"task": TASKS[0].id}, r"a kept answer is none that this version wrote"),
+        ({"other": "line"}, r"a kept answer is none that this version wrote"),
     ],
 )
 def test_what_no_statistic_can_take_is_said(tmp_path: Path, kept: dict[str, Any], said: str) -> None:

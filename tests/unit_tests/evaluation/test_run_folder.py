@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
+from disks import full_disk
 from hypothesis import given
 from hypothesis import strategies as st
 
 from delegate_llm._files import write_file
 from delegate_llm.errors import RequestError
-from delegate_llm.evaluation.run_folder import PLAN, Lines, held, read_plan, start
+from delegate_llm.evaluation.run_folder import PLAN, TASKS, Lines, held, read_plan, start
 
 RECORDS = st.lists(st.dictionaries(st.text(), st.none() | st.integers() | st.text()), max_size=5)
 
@@ -30,6 +32,24 @@ def test_a_torn_line_is_cut_off_and_the_rest_stays(
     assert lines.records == before[: kept.count(b"\n")]
     lines.add(after)
     assert Lines(file).records == lines.records == before[: kept.count(b"\n")] + after
+
+
+@pytest.mark.parametrize("torn", [b'{"b"', b"\0" * 4096, b'{"b"\0\0\0}\n{"c": 1}\n', b"\0\n"])
+def test_what_a_crash_left_is_cut_off(tmp_path: Path, torn: bytes) -> None:
+    file = tmp_path / "lines.jsonl"
+    file.write_bytes(b'{"a": 1}\r\n{"a": 2}\n' + torn)
+    lines = Lines(file)
+    lines.add([{"a": 3}])
+    assert lines.records == Lines(file).records == [{"a": 1}, {"a": 2}, {"a": 3}]
+
+
+def test_large_files_are_read_line_by_line(tmp_path: Path) -> None:
+    file = tmp_path / "lines.jsonl"
+    Lines(file).add({"a": at, "trace": "." * 100_000} for at in range(100))
+    tracemalloc.start()
+    assert len(Lines(file, without="trace").records) == 100
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
 
 
 def test_a_field_may_stay_on_the_disk(tmp_path: Path) -> None:
@@ -57,6 +77,22 @@ def test_a_folder_holds_one_run(tmp_path: Path) -> None:
     assert read_plan(tmp_path)["arms"] == ["..."]
     with pytest.raises(RequestError, match=r"shares was \[0.1\] and is \[0.2\]"):
         start(tmp_path, {**plan, "shares": [0.2]}, [])
+
+
+def test_a_run_that_was_killed_while_it_began_goes_on(tmp_path: Path) -> None:
+    start(tmp_path, {"version": 1}, [{"id": "1"}])
+    (tmp_path / TASKS).unlink()
+    start(tmp_path, {"version": 1}, [{"id": "1"}])
+    assert json.loads((tmp_path / TASKS).read_bytes()) == {"id": "1"}
+
+
+@pytest.mark.parametrize("limit", [0, 30, 60])
+def test_a_disk_that_is_full_at_the_beginning(tmp_path: Path, limit: int) -> None:
+    plan, tasks = {"version": 1}, [{"id": "1", "question": "." * 60}]
+    with full_disk(limit), pytest.raises(RequestError, match=r"cannot write"):
+        start(tmp_path, plan, tasks)
+    start(tmp_path, plan, tasks)
+    assert read_plan(tmp_path) == plan
 
 
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:
@@ -90,6 +126,6 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
         pass
     with pytest.raises(RequestError, match=r"cannot write"):
         Lines(tmp_path / "nowhere" / "lines").add([{}])
-    write_file(file, "new")
-    assert file.read_text() == "new"
+    write_file(file, "new \ud800")
+    assert file.read_text() == "new \\ud800", "what UTF-8 does not have is spelled out"
     assert [each.name for each in tmp_path.iterdir()] == ["file"], "nothing is left lying about"

@@ -44,8 +44,8 @@ def record(arm: str, task: int, sample: int, *, correct: int) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def records() -> list[dict[str, Any]]:
+@pytest.fixture(params=[0, 1, 2])
+def records(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
     found = [
         record(arm, task, sample, correct=correct)
         for arm, tasks in RIGHT.items()
@@ -53,7 +53,7 @@ def records() -> list[dict[str, Any]]:
         for sample, correct in enumerate(samples)
     ]
     # A resumed run wrote them in another order.
-    return [found[at] for at in np.random.default_rng(0).permutation(len(found))]
+    return [found[at] for at in np.random.default_rng(request.param).permutation(len(found))]
 
 
 def test_what_each_arm_found(records: list[dict[str, Any]]) -> None:

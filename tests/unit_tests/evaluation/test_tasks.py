@@ -62,6 +62,8 @@ GOOD = {"question": "What?", "answer": "1"}
         ({"question": "a"}, "line 2: there is no answer"),
         ({"question": "a", "answer": [1]}, "line 2: answer"),
         ({"question": "a", "answer": True}, "line 2: answer"),
+        (b'{"question": "a", "answer": NaN}', "line 2: answer: nan is neither"),
+        (b'{"question": "a", "answer": 1e999}', "line 2: answer: inf is neither"),
         ({"question": "a", "answer": ""}, "line 2: answer: '' cannot be read by the checker 'math'"),
         ({"question": "a", "answer": "x", "checker": "number"}, "line 2: answer: 'x' cannot be read"),
         ({"question": "a", "answer": "1/2", "checker": "number"}, "line 2: answer: '1/2' cannot be read"),
@@ -74,6 +76,13 @@ GOOD = {"question": "What?", "answer": "1"}
 def test_what_is_wrong_is_named_by_its_line(tmp_path: Path, line: Any, said: str) -> None:
     with pytest.raises(RequestError, match=said):
         read_tasks(written(tmp_path, GOOD, line))
+
+
+def test_numbers_are_written_out(tmp_path: Path) -> None:
+    numbers = (0.5, 1e-7, 1e22, 0.0, 0)
+    file = written(tmp_path, *({"question": "a", "answer": each} for each in numbers))
+    answers = ["0.5", "0.0000001", "10000000000000000000000", "0.0", "0"]
+    assert [each.answer for each in read_tasks(file, checker="number")] == answers
 
 
 def test_files_without_tasks(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,12 @@ def kinds(*tokens: str) -> list[str]:
 )  # fmt: skip
 def test_a_token_is_of_the_word_in_which_it_begins(tokens: list[str], expected: list[str]) -> None:
     assert kinds(*tokens) == expected
+
+
+def test_a_call_that_never_comes_takes_no_quadratic_time() -> None:
+    started = time.process_time()
+    assert kinds("<tool_call>" + " " * 100_000) == ["other"]
+    assert time.process_time() - started < 5  # seconds; a tenth of one, or half a minute
 
 
 def test_the_name_of_a_tool_plans_and_its_numbers_carry_out() -> None:

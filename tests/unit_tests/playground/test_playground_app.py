@@ -301,3 +301,14 @@ def test_one_at_a_time_and_the_others_are_told(endless: Pair) -> None:
                 assert json.loads(next(lines)) == {"event": "waiting", "before": 0}
                 assert [*lines][-1] == '{"event":"done"}'
             assert [*first.iter_lines()][-1] == '{"event":"done"}'
+
+
+def test_both_models_choices_follow_the_delegated_answer(played: Played) -> None:
+    events = played.ask(QUESTION, arms=["delegated", "base"])
+    (told,) = [each for each in events if each["event"] == "choices"]
+    (end,) = [each for each in events if each["event"] == "end" and each["arm"] == "delegated"]
+    assert events.index(end) + 1 == events.index(told)
+    positions = {str(at) for at in range(end["summary"]["tokens"])}
+    for tops in told["tops"].values():
+        assert tops.keys() == positions
+        assert all(len(each) == 5 for each in tops.values())

@@ -105,14 +105,6 @@ def test_the_most_probable_tokens_of_both_models_are_kept() -> None:
     assert data["reasoner_top"] == {1: [("0", 1)]}
 
 
-def test_a_large_page_keeps_them_at_takeovers() -> None:
-    top = tuple(Logprob(token_id=at, token=str(at), logprob=-float(at)) for at in range(9))
-    trace = whole(decision(0, base_top=top), decision(1, takeover=True, base_top=top, reasoner_top=top[:1]))
-    data = columns(Shown(id="x", trace=trace), sparing=True)
-    assert data["base_top"] == {1: [("0", 1), ("1", 0.3679), ("2", 0.1353)]}
-    assert data["reasoner_top"] == {1: [("0", 1)]}
-
-
 def test_the_answer_of_the_base_is_its_text() -> None:
     own = Shown(id="b", trace=whole(decision(0, token="Fir"), decision(1, token="st")), correct=False, seed=4)
     told = columns(Shown(id="x", trace=whole(), own=own))["own"]
@@ -157,6 +149,14 @@ def test_a_policy_in_words() -> None:
     }
     assert policy_told(DelegationPolicy(divergence="tv"))["unit"] == ""
     assert policy_told(DelegationPolicy())["budget"] is None
+
+
+def test_what_is_cut_off_a_long_text_is_told() -> None:
+    own = Shown(id="o", trace=Trace(level="off"), text="o" * 200_002)
+    data = columns(Shown(id="x", trace=whole(decision(0)), prompt="p" * 200_001, own=own))
+    assert [len(data["prompt"]), len(data["own"]["text"])] == [200_000, 200_000]
+    assert "200001 characters of the prompt" in data["notes"][0]
+    assert "200002 characters of the base's own text" in data["notes"][1]
 
 
 @given(st.text())

@@ -140,6 +140,12 @@ def test_rounding_of_a_record_is_no_contradiction() -> None:
     assert CONTRADICTED not in str(verdict.cause)
 
 
+def test_an_entropy_that_rounding_put_above_a_gate_is_not_told() -> None:
+    policy = DelegationPolicy(gates={"entropy": 0.49998})  # 0.49997 is 0.5 in a record
+    (verdict,) = verdicts([decided(0, base_entropy=0.5)], policy)
+    assert "whether a gate was shut cannot be told" in str(verdict.cause)
+
+
 def test_a_gate_that_raises_is_one_of_which_nothing_is_known() -> None:
     def broken(view: GateView) -> bool:
         raise LookupError(view.position)
