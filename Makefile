@@ -45,7 +45,7 @@ demo: $(READY)  ## Watch the shipped pair solve problems, then what each arm sco
 	$(BIN)/delegate-llm demo
 
 test: $(READY_DEV) lint  ## Lint, type-check and run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 	@$(MAKE) --no-print-directory $(READY_VLLM) || echo "vLLM cannot be installed here: its tests stay skipped" >&2
 	@if [ -e $(READY_VLLM) ]; then $(MAKE) --no-print-directory test-vllm; fi
 

@@ -145,6 +145,7 @@ def _row(one: _Answers, base: _Answers, reasoner: _Answers) -> Row:
     delegated = one.arm.policy is not None
     costs = {name: one.mean(lambda each, name=name: each["usage"][name]) for name in _COSTS}
     tokens = one.matrix(lambda each: each["summary"]["tokens"])
+    asked = one.matrix(lambda each: each["summary"]["asked"])
     gained = one.correct - base.correct
     return Row(
         name=one.arm.name,
@@ -161,7 +162,7 @@ def _row(one: _Answers, base: _Answers, reasoner: _Answers) -> Row:
         to_wrong=int((gained < 0).sum()),
         unread=sum(each["parsed"] is None for each in one.records),
         ended=dict(sorted(Counter(each["finish_reason"] for each in one.records).items())),
-        asked=float(one.matrix(lambda each: each["summary"]["asked"]).sum() / max(1.0, tokens.sum())),
+        asked=1.0 if one.arm.kind == "reasoner" else float(asked.sum() / max(1.0, tokens.sum())),
         tokens=float(tokens.mean()),
         seconds=one.mean(lambda each: each["seconds"]),
         **costs,
