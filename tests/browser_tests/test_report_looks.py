@@ -54,6 +54,8 @@ def test_all_text_can_be_read(opened: Callable[..., Any], tmp_path: Path, scheme
     page.keyboard.press("b")
     assert page.evaluate(CONTRAST) == []
     page.keyboard.press("t")
+    page.hover("#takeovers")
+    assert page.get_attribute("#takeovers", "aria-pressed") == "true"
     assert page.evaluate(CONTRAST) == []
     assert len(page.screenshot(path=tmp_path / f"{scheme}.png")) > 20_000
 
