@@ -19,7 +19,7 @@ from delegate_llm._settings import Settings
 from delegate_llm.errors import GateError, LoadError, PolicyError
 from delegate_llm.gates import BoundaryGate, EntropyGate, Gate, GateView, TurnGate, WindowGate
 
-__all__ = ("DEFAULT_BURST", "Budget", "DelegationPolicy", "DivergenceName", "Referee", "Standing")
+__all__ = ("DEFAULT_BURST", "Budget", "DelegationPolicy", "DivergenceName", "Referee", "Standing", "unit_of")
 
 DivergenceName = Literal[
     "cross_entropy", "reverse_kl", "kl", "js", "tv", "nll_gap", "random", "entropy", "top1"
@@ -27,11 +27,18 @@ DivergenceName = Literal[
 BASE_ONLY: Final = frozenset({"random", "entropy", "top1"})
 """Divergences that need no reasoner to decide: it is asked only where it takes over."""
 
+_UNITLESS: Final = frozenset({"tv", "top1", "random"})
+
 DEFAULT_BURST: Final = 8
 """Takeovers that may be spent at once when only a rate is given."""
 
 # 0.1 added ten times is a hair under 1; a refilled takeover must not come a token late for it.
 WHOLE: Final = 1.0 - 1e-9
+
+
+def unit_of(divergence: DivergenceName) -> str:
+    """What scores are measured in: `nats`, or nothing."""
+    return "" if divergence in _UNITLESS else "nats"
 
 
 class Budget(Settings):

@@ -226,16 +226,18 @@ def _written(folder: Path, asked: _Asked, answers: Sequence[Scored]) -> dict[str
         typical,
     )
     from delegate_llm.evaluation.tokens import token_table, write_tokens  # noqa: PLC0415 - brings numpy
+    from delegate_llm.policy import unit_of  # noqa: PLC0415 - brings pydantic
 
     table = token_table(answers, asked.lexicon, asked.top)
     run = {**asked.plan(), "top": asked.top, "lexicon": asked.lexicon.digest()}
     summary = summarize(table, asked.top)
     write_tokens(table, folder / files.TOKENS, run)
     named = f"{asked.models['base']} and {asked.models['reasoner']}"
-    plot_analysis(table, summary, f"{named}: {len(table):,} tokens", folder / files.PICTURE)
+    unit = unit_of(asked.how.divergence)
+    plot_analysis(table, summary, f"{named}: {len(table):,} tokens", folder / files.PICTURE, unit=unit)
     one = typical(table)
     question = next(each.question for each in asked.tasks if each.id == one.task)
-    plot_answer(one, question, summary["top"]["least"], folder / files.ANSWER)
+    plot_answer(one, question, summary["top"]["least"], folder / files.ANSWER, unit=unit)
     report = {"version": 1, "run": run, **summary}
     write_file(folder / files.SUMMARY, json.dumps(report, indent=2, allow_nan=False) + "\n")
     return report

@@ -68,7 +68,7 @@ def summarize(table: TokenTable, share: float, *, resamples: int = 1000) -> Reco
         },
         "words": _enrichment(draw, {"planning": table.planning, "execution": table.execution}),
         "sentence_start": _enrichment(draw, {"opening": table.opening, "later": ~table.opening}),
-        "overlap": _overlap(draw),
+        "overlap": _overlap(draw, share),
         "wrong_answers": _wrong_answers(draw),
     }
 
@@ -237,10 +237,10 @@ def _odds(counts: Floats) -> float | None:
     return None if first is None or not second else first / second
 
 
-def _overlap(draw: _Draw) -> list[Record]:
+def _overlap(draw: _Draw, asked: float) -> list[Record]:
     """Whether the top scores are where the base is most unsure."""
     found = []
-    for share in OVERLAPS:
+    for share in sorted({*OVERLAPS, asked}):
 
         def shared(at: Index, share: float = share) -> float:
             return iou(top(draw.table.score[at], share), top(draw.table.entropy[at], share))

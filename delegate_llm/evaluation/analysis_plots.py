@@ -32,7 +32,7 @@ _LEAST: Final = 1e-5
 """Nats; on a logarithmic axis, what is less is drawn there."""
 
 
-def plot_analysis(table: TokenTable, summary: Record, title: str, file: Path) -> None:
+def plot_analysis(table: TokenTable, summary: Record, title: str, file: Path, *, unit: str = "nats") -> None:
     """Draw the distribution, the Lorenz curve, where the score falls, on which words, and what it goes with.
 
     Args:
@@ -40,6 +40,7 @@ def plot_analysis(table: TokenTable, summary: Record, title: str, file: Path) ->
         summary: As `summarize` gives it.
         title: Above all.
         file: Picture to write.
+        unit: Of the score.
 
     Raises:
         MissingExtraError: If matplotlib is not installed.
@@ -47,7 +48,7 @@ def plot_analysis(table: TokenTable, summary: Record, title: str, file: Path) ->
     """
     figure = _figure((13.5, 7.6))
     panels = figure.subplots(2, 3).flat
-    _distribution(next(panels), table, summary)
+    _distribution(next(panels), table, summary, unit)
     _lorenz(next(panels), summary)
     _positions(next(panels), summary)
     _words(next(panels), summary)
@@ -59,7 +60,7 @@ def plot_analysis(table: TokenTable, summary: Record, title: str, file: Path) ->
     save(figure, file)
 
 
-def plot_answer(answer: Scored, title: str, threshold: float, file: Path) -> None:
+def plot_answer(answer: Scored, title: str, threshold: float, file: Path, *, unit: str = "nats") -> None:
     """Draw score and base entropy along one answer.
 
     Args:
@@ -67,6 +68,7 @@ def plot_answer(answer: Scored, title: str, threshold: float, file: Path) -> Non
         title: Above it.
         threshold: The least of the top scores, in nats mostly.
         file: Picture to write.
+        unit: Of the score.
 
     Raises:
         MissingExtraError: If matplotlib is not installed.
@@ -88,7 +90,7 @@ def plot_answer(answer: Scored, title: str, threshold: float, file: Path) -> Non
         _words_of(axes, decisions, at[above])
     axes.set_xlim(-1, len(at))
     axes.margins(y=0.2)
-    axes.set_ylabel("nats")
+    axes.set_ylabel(unit or "score; entropy in nats")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper right", fontsize=8)
     cut = f" (its first {_SHOWN} tokens)" if len(answer.decisions) > _SHOWN else ""
@@ -127,7 +129,7 @@ def typical(table: TokenTable) -> Scored:
 # --- The panels ---
 
 
-def _distribution(axes: Any, table: TokenTable, summary: Record) -> None:
+def _distribution(axes: Any, table: TokenTable, summary: Record, unit: str) -> None:
     values = np.maximum(table.score, _LEAST)
     bins = np.geomspace(_LEAST, max(1.0, float(values.max())), _BINS)
     axes.hist(values, bins, color=_GREY, alpha=0.75, label="all tokens")
@@ -136,7 +138,7 @@ def _distribution(axes: Any, table: TokenTable, summary: Record) -> None:
                  label=f"top {100 * summary['top']['share']:g} %")  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("symlog")
-    axes.set_xlabel("score, nats")
+    axes.set_xlabel(f"score, {unit}" if unit else "score")
     axes.set_ylabel("tokens")
     _headed(axes, "How the score is distributed")
 

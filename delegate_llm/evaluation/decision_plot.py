@@ -10,7 +10,7 @@ from delegate_llm.errors import require
 from delegate_llm.evaluation._labels import label, plain
 from delegate_llm.evaluation.plots import save
 from delegate_llm.evaluation.run_plots import COLOURS
-from delegate_llm.policy import DelegationPolicy, Referee
+from delegate_llm.policy import DelegationPolicy, Referee, unit_of
 from delegate_llm.trace import Decision, Trace
 
 __all__ = ("plot_decisions",)
@@ -44,7 +44,7 @@ def plot_decisions(trace: Trace, policy: DelegationPolicy, title: str, file: Pat
     if len(decisions) <= _LABELLED:
         _words(axes, decisions)
     axes.set_xlabel("the answer; above a takeover, what the base would have said")
-    axes.set_ylabel("nats")
+    axes.set_ylabel(unit_of(policy.divergence) or "score; entropy in nats")
     axes.set_xlim(-1, len(decisions))
     axes.margins(y=0.2)
     axes.set_ylim(bottom=0)

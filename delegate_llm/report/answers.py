@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from delegate_llm.policy import Budget, DelegationPolicy
+from delegate_llm.policy import Budget, DelegationPolicy, unit_of
 from delegate_llm.report.reasons import Verdict, gate_name, verdicts
 from delegate_llm.trace import Decision, Logprob, Trace
 
@@ -25,8 +25,6 @@ _LONGEST_TITLE: Final = 90
 _MOST_TOP: Final = 5
 """Of the most probable tokens of a model, at a position."""
 _ASKED, _TAKEOVER, _CHANGED = 1, 2, 4
-_WITHOUT_UNIT: Final = frozenset({"tv", "top1", "random"})
-"""Divergences that are not measured in nats."""
 
 Causes = dict[str, int]
 """Sentences that were needed so far, each with its place in the page's table of them."""
@@ -134,7 +132,7 @@ def policy_told(policy: DelegationPolicy) -> dict[str, Any]:
     most = min(policy.budget.capacity, math.inf if policy.budget.limit is None else policy.budget.limit)
     return {
         "divergence": policy.divergence,
-        "unit": "" if policy.divergence in _WITHOUT_UNIT else "nats",
+        "unit": unit_of(policy.divergence),
         "threshold": _rounded(policy.threshold, 6),
         "spike": policy.spike,
         "spike_window": policy.spike_window,
