@@ -34,12 +34,16 @@ class Server(NamedTuple):
         return self.log.read_text(encoding="utf-8", errors="replace")
 
 
-@contextmanager
-def serving(log: Path, *options: str, **variables: str) -> Iterator[Server]:
-    """A server, ready."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def serving(log: Path, *options: str, port: int | None = None, **variables: str) -> Iterator[Server]:
+    """A server, ready."""
+    port = free_port() if port is None else port
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as written:
         process = subprocess.Popen(

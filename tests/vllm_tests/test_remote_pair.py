@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM is not installed in this environment; `make test-vllm` makes one")
 
 from typer.testing import CliRunner
-from vllm_server import serving
+from vllm_server import free_port, serving
 
 from delegate_llm import DelegatedChatModel, Generation, load_pair
 from delegate_llm.cli import app
@@ -289,9 +289,34 @@ def test_problems_are_solved(remote):
     assert sum(grade(each, said.text) for each, said in zip(PROBLEMS, answers, strict=True)) >= 14
 
 
-def test_a_server_that_is_killed_under_load(tmp_path):
+def counted(server, name):
+    lines = httpx.get(f"{server.url}/metrics", trust_env=False).text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+def test_who_leaves_stops_the_engine(server, remote, reference):
+    before = counted(server, "vllm:generation_tokens_total")
+
+    def leave():
+        if counted(server, "vllm:num_requests_running"):
+            raise KeyboardInterrupt
+
+    for chat in CHATS[:3]:
+        stream = remote.stream(chat, ignore_eos=True, max_tokens=900)
+        next(stream)
+        stream.close()
+    with pytest.raises(KeyboardInterrupt):
+        remote.generate(CHATS[3], ignore_eos=True, max_tokens=900, on_step=leave)
+    assert essence(remote.generate(CHATS[4])) == essence(reference.generate(CHATS[4]))
+    assert counted(server, "vllm:num_requests_running") == 0
+    written = counted(server, "vllm:generation_tokens_total") - before
+    assert 4 < written < 2 * 900, "none of the four was written to its end"
+
+
+def test_a_server_that_is_killed_under_load_and_started_again(tmp_path, reference):
     """Whoever waits gets an error of ours, at once; nobody an answer that is not one."""
-    with serving(tmp_path / "log") as found:
+    port = free_port()
+    with serving(tmp_path / "log", port=port) as found:
         pair = load_pair(backend="remote", base_url=found.url, max_retries=1)
         streams = [pair.stream(chat, ignore_eos=True, max_tokens=900) for chat in CHATS[:4]]
         for each in streams:
@@ -305,6 +330,8 @@ def test_a_server_that_is_killed_under_load(tmp_path):
         for each in streams:
             with pytest.raises(EngineError):
                 list(each)
-        pair.close()
-        with pytest.raises(EngineError, match="closed"):
-            pair.generate(CHATS[0])
+    with serving(tmp_path / "log", port=port):
+        assert essence(pair.generate(CHATS[0])) == essence(reference.generate(CHATS[0]))
+    pair.close()
+    with pytest.raises(EngineError, match="closed"):
+        pair.generate(CHATS[0])
