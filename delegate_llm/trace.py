@@ -5,7 +5,7 @@ Plain data with a version, JSON in and out. Everything downstream (streams, Lang
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -175,23 +175,10 @@ class Generation(Settings):
         return _framed(self.to_html())
 
 
-def _page(
-    trace: Trace,
-    *,
-    policy: DelegationPolicy | None,
-    title: str | None,
-    text: str | None,
-    prompt: str | None = None,
-    seed: int | None = None,
-) -> str:
-    # The report stands above this module, and is needed only by who looks.
-    from delegate_llm.report import Shown, render  # noqa: PLC0415
-    from delegate_llm.report.answers import short  # noqa: PLC0415
+def _page(trace: Trace, **shown: Any) -> str:
+    from delegate_llm.report import page_of  # noqa: PLC0415 - it stands above, and only who looks needs it
 
-    said = text if text is not None else "".join(each.token for each in trace.decisions)
-    name = short(prompt or said) or "An answer"
-    shown = Shown(id="1", title=name, trace=trace, text=text, policy=policy, prompt=prompt, seed=seed)
-    return render([shown], title=title or "Delegated answer")
+    return page_of(trace, **shown)
 
 
 def _framed(page: str) -> str:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from delegate_llm.report.answers import Shown, columns
-from delegate_llm.report.page import frame, render
+from delegate_llm.report.page import frame, page_of, render
 from delegate_llm.report.sources import Found, read_answers
 
-__all__ = ("Found", "Shown", "columns", "frame", "read_answers", "render")
+__all__ = ("Found", "Shown", "columns", "frame", "page_of", "read_answers", "render")

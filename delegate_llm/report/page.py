@@ -21,10 +21,12 @@ import jinja2
 from markupsafe import Markup
 
 from delegate_llm._version import __version__
-from delegate_llm.report.answers import Shown, columns
+from delegate_llm.policy import DelegationPolicy
+from delegate_llm.report.answers import Shown, columns, short
 from delegate_llm.report.packing import packed, size_of
+from delegate_llm.trace import Trace
 
-__all__ = ("SCRIPTS", "STYLES", "asset", "embedded", "frame", "render")
+__all__ = ("SCRIPTS", "STYLES", "asset", "embedded", "frame", "page_of", "render")
 
 SCRIPTS: Final = ("text.js", "columns.js", "strip.js", "detail.js", "view.js")
 """What a view of an answer needs, in this order."""
@@ -67,6 +69,22 @@ def render(answers: Sequence[Shown], *, title: str, notes: Sequence[str] = ()) -
         scripts=[Markup(each) for each in scripts],  # noqa: S704 - see above
         data=Markup(embedded({"title": title, **data})),  # noqa: S704 - see above
     )
+
+
+def page_of(
+    trace: Trace,
+    *,
+    policy: DelegationPolicy | None = None,
+    title: str | None = None,
+    text: str | None = None,
+    prompt: str | None = None,
+    seed: int | None = None,
+) -> str:
+    """The page of one answer; arguments as for `Trace.to_html` and `Generation.to_html`."""
+    said = text if text is not None else "".join(each.token for each in trace.decisions)
+    name = short(prompt or said) or "An answer"
+    shown = Shown(id="1", title=name, trace=trace, text=text, policy=policy, prompt=prompt, seed=seed)
+    return render([shown], title=title or "Delegated answer")
 
 
 def _data(answers: Sequence[Shown]) -> tuple[dict[str, Any], list[str]]:
