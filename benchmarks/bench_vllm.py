@@ -25,15 +25,17 @@ from benchmarks.claims import Claim
 from benchmarks.subjects import PAIRS, SHARES
 from benchmarks.vllm_figures import Lap, Ratio, Row, claims, ratios, rows, same
 from benchmarks.vllm_load import Method, Plan
-from benchmarks.vllm_pair import TRANSFORMERS, Found, Wanted
+from benchmarks.vllm_pair import ENDING, TRANSFORMERS, Found, Wanted
 from delegate_llm import DelegationPolicy
 from delegate_llm.vllm_plugin.versions import installed
-from delegate_llm.vllm_plugin.wire import IDLE, KEY, SALT, TRACED, to_wire
+from delegate_llm.vllm_plugin.wire import BRIEF, IDLE, KEY, SALT, TRACED, to_wire
 
 __all__ = ("Result", "engines", "main")
 
 LOSSLESS: Final = "lossless"
-_LONGEST_ANSWER: Final = {"tiny": 64}  # beyond it, the models only babble
+_LEAST: Final = {"tiny": 128}
+"""Requests of a lap: where answers end of themselves, the last ones run alone, and more outweigh."""
+_FEW: Final = 4
 _OPENMP: Final = Path(sys.prefix) / "lib" / "libiomp5.so"
 
 
@@ -44,6 +46,8 @@ class Result:
     pair: str
     dtype: str
     tokens: int
+    ends: bool
+    """Whether answers end where the models end them, and `tokens` are the most."""
     ahead: int
     thresholds: dict[str, float]
     rows: list[Row]
@@ -51,6 +55,11 @@ class Result:
     claims: list[Claim]
     same: dict[str, dict[int, float]]
     """For two methods and a concurrency, the fraction of prompts with the same tokens and takeovers."""
+
+    @property
+    def length(self) -> str:
+        """Of answers, in words."""
+        return f"up to {self.tokens} tokens" if self.ends else f"{self.tokens} tokens"
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -83,9 +92,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def measure(name: str, dtype: str, given: argparse.Namespace, environment: Mapping[str, str]) -> Result:
     """Measure one pair in one dtype."""
-    tokens = min(given.tokens, _LONGEST_ANSWER.get(name, given.tokens))
     middle = given.shares[len(given.shares) // 2]
-    load = {"tokens": tokens, "levels": given.concurrency, "least": given.least, "repeats": given.repeats}
+    load = {
+        "tokens": given.tokens,
+        "levels": given.concurrency,
+        "least": given.least or _LEAST.get(name, _FEW),
+        "repeats": given.repeats,
+    }
     _say(f"{name} {dtype}: loading")
     wanted = Wanted(
         pair=name,
@@ -95,6 +108,7 @@ def measure(name: str, dtype: str, given: argparse.Namespace, environment: Mappi
         shares=given.shares,
         share=middle,
         ahead=given.k,
+        ends=name in ENDING,
         engine=given.engine_args,
         **load,
     )
@@ -102,10 +116,10 @@ def measure(name: str, dtype: str, given: argparse.Namespace, environment: Mappi
     laps = [Lap.of(each) for each in found.laps]
     for engine, (settings, methods) in engines(found, middle).items():
         _say(f"{name} {dtype}: starting {engine}")
-        plan = Plan(arguments=settings, methods=methods, prompts=found.prompts, **load)
+        plan = Plan(arguments=settings, methods=methods, prompts=found.prompts, stops=found.stops, **load)
         laps += [Lap.of(each) for each in _run("benchmarks.vllm_load", asdict(plan), environment)]
     every = rows(laps)
-    beside = ratios(every, LOSSLESS)
+    beside = ratios(every, LOSSLESS, given.k)
     alike = {
         "base and delegation budget 0": ("base", "delegation budget 0"),
         "reasoner and lossless": ("reasoner", LOSSLESS),
@@ -114,7 +128,8 @@ def measure(name: str, dtype: str, given: argparse.Namespace, environment: Mappi
     return Result(
         pair=name,
         dtype=dtype,
-        tokens=tokens,
+        tokens=given.tokens,
+        ends=bool(found.stops),
         ahead=given.k,
         thresholds=found.thresholds,
         rows=every,
@@ -148,7 +163,11 @@ def engines(found: Found, middle: float) -> dict[str, tuple[dict[str, Any], list
         ),
         Method(f"delegation {middle:.2f} no trace", asks(policies[str(middle)])),
         # As the package sends requests that never listen to the reasoner.
-        Method("delegation budget 0", asks(DelegationPolicy(budget=0), **{TRACED: 1, IDLE: 1}), salt=SALT),
+        Method(
+            "delegation budget 0",
+            asks(DelegationPolicy(budget=0), **{TRACED: 1, IDLE: 1, BRIEF: 1}),
+            salt=SALT,
+        ),
     ]
     return {
         "reasoner": (plain, [Method("reasoner", {}, forwards=1)]),
@@ -199,8 +218,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--k", type=int, default=8, help="positions that the base drafts, for lossless too")
     parser.add_argument("--shares", type=_list_of(float), default=list(SHARES), help="comma-separated")
     parser.add_argument("--concurrency", type=_list_of(int), default=[1, 4, 16, 32], help="comma-separated")
-    parser.add_argument("--tokens", type=int, default=64, help="generated for each request")
-    parser.add_argument("--least", type=int, default=4, help="requests of a lap, where fewer are in flight")
+    parser.add_argument(
+        "--tokens",
+        type=int,
+        default=64,
+        help="generated for each request; of tiny, whose answers end, at most",
+    )
+    parser.add_argument(
+        "--least",
+        type=int,
+        help=f"requests of a lap, where fewer are in flight; {_FEW}, of tiny {_LEAST['tiny']}",
+    )
     parser.add_argument("--repeats", type=int, default=2, help="of which the median counts")
     parser.add_argument("--engine-args", type=json.loads, default={}, help="JSON, for all engines of vLLM")
     parser.add_argument("--no-preload", action="store_true", help="leave out Intel's OpenMP on a CPU")

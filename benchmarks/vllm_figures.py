@@ -101,6 +101,8 @@ class Row:
     """Drafted tokens that were refused, of those that were judged: what follows a refusal is not."""
     accepted: float | None
     """Drafted tokens that were accepted, of all: vLLM's own acceptance rate."""
+    settled: float | None
+    """Tokens that a draft and its forward of the reasoner give on average; None where none are made."""
 
     @property
     def speed(self) -> float:
@@ -120,13 +122,15 @@ class Ratio:
     method: str
     level: int
     ratio: float
-    """Of tokens per second: `fewer_steps / dearer_steps`."""
-    fewer_steps: float
-    """Lossless steps for one of delegation's."""
+    """Of tokens per second: `fuller_steps / dearer_steps`."""
+    fuller_steps: float
+    """Tokens of one of delegation's steps, for one of a lossless one."""
     dearer_steps: float
     """Time of one of delegation's steps, in lossless ones."""
     share: float
     rejected: float
+    most: float
+    """What the ratio would be if no draft were ever cut short and a step cost the same."""
 
 
 def percentile(values: Sequence[float], part: float) -> float:
@@ -181,13 +185,19 @@ def _row(laps: Sequence[Lap]) -> Row:
         changed=sum(answer.changed for answer in answers) / tokens if told else None,
         rejected=refused / judged if judged and not told else None,
         accepted=counts.accepted / counts.drafted if counts.drafted and not told else None,
+        settled=1 + counts.accepted / counts.drafts if counts.drafts else None,
     )
 
 
-def ratios(found: Iterable[Row], lossless: str) -> list[Ratio]:
+def ratios(found: Iterable[Row], lossless: str, ahead: int) -> list[Ratio]:
     """Every row of which a share is known and positive, beside `lossless` at the same concurrency.
 
     Rows that no engine of vLLM's served have no steps, and are left out.
+
+    Args:
+        found: All rows.
+        lossless: Name of the method they are beside.
+        ahead: Length of a draft.
     """
     every = list(found)
     peers = {row.level: row for row in every if row.method == lossless}
@@ -196,13 +206,14 @@ def ratios(found: Iterable[Row], lossless: str) -> list[Ratio]:
             method=row.method,
             level=row.level,
             ratio=row.speed / peer.speed,
-            fewer_steps=peer.steps / row.steps,
+            fuller_steps=(row.tokens / row.steps) / (peer.tokens / peer.steps),
             dearer_steps=row.step_ms / peer.step_ms,
             share=row.share,
             rejected=peer.rejected,
+            most=(ahead + 1) / peer.settled,
         )
         for row in every
-        if row.share and row.steps and (peer := peers.get(row.level)) and peer.rejected is not None
+        if row.share and row.steps and (peer := peers.get(row.level)) and peer.rejected and peer.settled
     ]
 
 
@@ -216,7 +227,7 @@ def claims(found: Iterable[Ratio]) -> list[Claim]:
         made.append(
             Claim(
                 f"{each.method} over lossless, {each.level} at once: share {each.share:.3f}, "
-                f"rejected {each.rejected:.3f} ({rarer:.1f} times)",
+                f"rejected {each.rejected:.3f} ({rarer:.1f} times), at most {each.most:.2f}",
                 each.ratio,
                 CLEARLY_FASTER if rarer >= FEWER else NEVER_SLOWER,
             )

@@ -12,8 +12,9 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,8 +50,10 @@ class Plan:
     methods: list[Method]
     """They take turns at each concurrency."""
     prompts: list[list[int]]
+    stops: list[int]
+    """Tokens that end an answer; if there are none, all have the same length."""
     tokens: int
-    """Of each answer."""
+    """Of each answer, at most."""
     levels: list[int]
     """Requests in flight."""
     least: int
@@ -138,7 +141,8 @@ async def load(plan: Plan) -> list[Lap]:
     try:
         for method in plan.methods:
             count = max(plan.levels)
-            await _serve(engine, method, plan.prompts[:count], count, min(_WARM, plan.tokens))
+            warming = partial(_answer, engine, method, tokens=min(_WARM, plan.tokens), stops=[])
+            await _serve(warming, plan.prompts[:count], count)
         laps = []
         for repeat in range(plan.repeats):
             for level in plan.levels:
@@ -147,7 +151,8 @@ async def load(plan: Plan) -> list[Lap]:
                     await asyncio.sleep(_SETTLES)
                     total[0] = Counts()
                     began = time.perf_counter()
-                    answers = await _serve(engine, method, prompts, level, plan.tokens)
+                    one = partial(_answer, engine, method, tokens=plan.tokens, stops=plan.stops)
+                    answers = await _serve(one, prompts, level)
                     seconds = time.perf_counter() - began
                     await asyncio.sleep(_SETTLES)
                     laps.append(Lap(method.name, level, seconds, answers, total[0]))
@@ -159,19 +164,19 @@ async def load(plan: Plan) -> list[Lap]:
 
 
 async def _serve(
-    engine: Any, method: Method, prompts: Sequence[list[int]], level: int, tokens: int
+    answer: Callable[[list[int]], Awaitable[Answer]], prompts: Sequence[list[int]], level: int
 ) -> list[Answer]:
     """Answers to all prompts, `level` of them in flight."""
     free = asyncio.Semaphore(level)
 
     async def one(prompt: list[int]) -> Answer:
         async with free:
-            return await _answer(engine, method, prompt, tokens)
+            return await answer(prompt)
 
     return list(await asyncio.gather(*map(one, prompts)))
 
 
-async def _answer(engine: Any, method: Method, prompt: list[int], tokens: int) -> Answer:
+async def _answer(engine: Any, method: Method, prompt: list[int], *, tokens: int, stops: list[int]) -> Answer:
     from vllm import SamplingParams  # noqa: PLC0415 - only in the process that serves
     from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415 - likewise
 
@@ -179,7 +184,8 @@ async def _answer(engine: Any, method: Method, prompt: list[int], tokens: int) -
     sampling = SamplingParams(
         temperature=0,
         max_tokens=tokens,
-        ignore_eos=True,
+        ignore_eos=True,  # whatever a checkpoint says ends it, all engines get the same
+        stop_token_ids=stops,
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
         logprobs=COLUMNS - 1 if traced else None,

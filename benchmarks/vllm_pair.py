@@ -28,7 +28,7 @@ from delegate_llm.pairs.pair import Pair
 from delegate_llm.tiny import problems
 from delegate_llm.vllm_plugin.wire import room_of
 
-__all__ = ("TRANSFORMERS", "Found", "Wanted", "models_of", "questions")
+__all__ = ("ENDING", "TRANSFORMERS", "Found", "Wanted", "models_of", "questions")
 
 TRANSFORMERS: Final = "transformers"
 """First word of the method that is measured here."""
@@ -53,6 +53,8 @@ _TOPICS: Final = (
     "learning a language",
 )
 _CALIBRATION: Final = ("refrigerators", "autumn leaves")
+ENDING: Final = frozenset({"tiny"})
+"""Pairs whose answers end of themselves; what they would say after that, nobody asks for."""
 _PROBLEMS: Final = 32
 """Of the shipped pair's own task, to calibrate on."""
 
@@ -74,6 +76,8 @@ class Wanted:
     least: int
     repeats: int
     ahead: int
+    ends: bool
+    """Whether answers end where the models end them."""
     engine: dict[str, Any]
     """Arguments of vLLM's engine that were given."""
 
@@ -87,6 +91,8 @@ class Found:
     base: str
     """The checkpoint, for an engine of its own."""
     prompts: list[list[int]]
+    stops: list[int]
+    """Tokens that end an answer, if any are to."""
     thresholds: dict[str, float]
     """By share."""
     laps: list[dict[str, Any]]
@@ -131,7 +137,7 @@ def find(wanted: Wanted) -> Found:
     count = max(requests(level, wanted.least) for level in wanted.levels)
     prompts, others = _prompts(pair, wanted.pair, count)
     _say(f"{wanted.pair} {wanted.dtype}: calibrating")
-    scores = list(_scores(pair, others, wanted.tokens))
+    scores = list(_scores(pair, others, wanted))
     thresholds = {str(share): threshold_for(scores, share) for share in wanted.shares}
     policy = DelegationPolicy(threshold=thresholds[str(wanted.share)])
     laps = list(_laps(pair, policy, prompts, wanted))
@@ -139,6 +145,7 @@ def find(wanted: Wanted) -> Found:
         arguments=_arguments(pair, models, prompts, wanted),
         base=_source(models[0], "base"),
         prompts=prompts,
+        stops=sorted(pair.vocabulary.eos) if wanted.ends else [],
         thresholds=thresholds,
         laps=[asdict(each) for each in laps],
     )
@@ -159,10 +166,15 @@ def _prompts(pair: Pair, name: str, count: int) -> tuple[list[list[int]], list[l
     return first, second
 
 
-def _scores(pair: Pair, prompts: Sequence[list[int]], tokens: int) -> Iterator[float]:
+def _scores(pair: Pair, prompts: Sequence[list[int]], wanted: Wanted) -> Iterator[float]:
     """At every position of the base's own answers, as in `subjects.calibrate`."""
-    alone = DelegationPolicy(budget=0)
-    rollouts = pair.generate_batch(prompts, policy=alone, max_tokens=tokens, ignore_eos=True, trace="off")
+    rollouts = pair.generate_batch(
+        prompts,
+        policy=DelegationPolicy(budget=0),
+        max_tokens=wanted.tokens,
+        ignore_eos=not wanted.ends,
+        trace="off",
+    )
     for prompt, rollout in zip(prompts, rollouts, strict=True):
         yield from (decision.score for decision in pair.score(prompt, rollout.token_ids).decisions)
 
@@ -172,7 +184,7 @@ def _laps(
 ) -> Iterator[Lap]:
     """The pair's own batches, as many prompts in each as vLLM has in flight, one batch after the other."""
     name = f"{TRANSFORMERS} {wanted.share:.2f}"
-    settings: dict[str, Any] = {"policy": policy, "ignore_eos": True, "trace": "takeovers"}
+    settings: dict[str, Any] = {"policy": policy, "ignore_eos": not wanted.ends, "trace": "takeovers"}
     pair.generate_batch(prompts[:2], max_tokens=8, **settings)  # what only the first call needs
     for repeat in range(wanted.repeats):
         for level in wanted.levels:

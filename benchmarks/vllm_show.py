@@ -29,7 +29,7 @@ def result(found: Result) -> None:
     """Print one pair's tables."""
     title = f"{found.pair}, {found.dtype}"
     _console.print()
-    _console.print(_rows(f"{title}: {found.tokens} tokens an answer, drafts of {found.ahead}", found.rows))
+    _console.print(_rows(f"{title}: {found.length} an answer, drafts of {found.ahead}", found.rows))
     limits = ", ".join(f"{share}: {limit:.3f} nats" for share, limit in found.thresholds.items())
     _console.print(f"Thresholds calibrated for the shares {limits}.", markup=False)
     for pair, levels in found.same.items():
@@ -114,8 +114,9 @@ def _ratios(title: str, ratios: Sequence[Ratio]) -> Table:
         "method",
         "at once",
         "delegation/lossless",
-        "= fewer steps",
+        "= fuller steps",
         "/ dearer steps",
+        "at most",
         "share",
         "rejected",
         "rejected/share",
@@ -126,8 +127,9 @@ def _ratios(title: str, ratios: Sequence[Ratio]) -> Table:
                 each.method,
                 str(each.level),
                 f"{each.ratio:.2f}",
-                f"{each.fewer_steps:.2f}",
+                f"{each.fuller_steps:.2f}",
                 f"{each.dearer_steps:.2f}",
+                f"{each.most:.2f}",
                 _rate(each.share),
                 _rate(each.rejected),
                 f"{each.rejected / each.share:.1f}",

@@ -5,7 +5,7 @@ Plain data with a version, JSON in and out. Everything downstream (streams, Lang
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,7 +14,17 @@ from delegate_llm._settings import Settings
 if TYPE_CHECKING:
     from delegate_llm.policy import DelegationPolicy
 
-__all__ = ("Decision", "Generation", "Logprob", "Summary", "TokenLogprobs", "Trace", "TraceLevel", "Usage")
+__all__ = (
+    "COSTS",
+    "Decision",
+    "Generation",
+    "Logprob",
+    "Summary",
+    "TokenLogprobs",
+    "Trace",
+    "TraceLevel",
+    "Usage",
+)
 
 TraceLevel = Literal["takeovers", "full", "off"]
 """Which decisions a trace keeps: the takeovers, every position, or none. The summary is always kept."""
@@ -118,6 +128,17 @@ class TokenLogprobs(Logprob):
 
     top: tuple[Logprob, ...] = ()
     """The most probable tokens there, best first; as many as were asked for."""
+
+
+COSTS: Final = (
+    "base_forwards",
+    "reasoner_forwards",
+    "base_tokens",
+    "reasoner_tokens",
+    "base_flops",
+    "reasoner_flops",
+)
+"""Fields of `Usage` that say what each model did."""
 
 
 class Usage(BaseModel):

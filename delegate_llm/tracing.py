@@ -26,6 +26,8 @@ from langchain_core.tracers.schemas import Run
 from langsmith.utils import tracing_is_enabled
 from pydantic import field_validator
 
+from delegate_llm.trace import COSTS
+
 __all__ = ("MAX_TAKEOVER_EVENTS", "DelegationTracer", "TracedRoutes", "annotated")
 
 MAX_TAKEOVER_EVENTS: Final = 64
@@ -33,14 +35,6 @@ MAX_TAKEOVER_EVENTS: Final = 64
 
 _POLICY: Final = ("divergence", "threshold")
 _SUMMARY: Final = ("tokens", "takeovers", "changed", "asked", "share")
-_COST: Final = (
-    "base_forwards",
-    "reasoner_forwards",
-    "base_tokens",
-    "reasoner_tokens",
-    "base_flops",
-    "reasoner_flops",
-)
 _TAKEOVER: Final = ("position", "token", "base_token", "score")
 _WORDS: Final = frozenset({"token", "base_token"})
 
@@ -246,7 +240,7 @@ def _metadata(messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if all((each.get("usage_metadata") or {}).get("total_cost") == 0 for each in messages):
         found["cached"] = True
     else:
-        found |= _total(_scalars(each.get("delegation_cost"), _COST) for each in details)
+        found |= _total(_scalars(each.get("delegation_cost"), COSTS) for each in details)
     return {f"delegation_{name}": value for name, value in found.items()}
 
 

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from delegate_llm.evaluation.calibrating import Rule
     from delegate_llm.evaluation.checking import Audit, Check
     from delegate_llm.evaluation.listening import Scored
+    from delegate_llm.evaluation.run_folder import Lines
     from delegate_llm.pairs.pair import Pair
     from delegate_llm.policy import DelegationPolicy
 
@@ -211,13 +212,28 @@ def _rule(*, keep: float | None, audit: int | None, **wanted: Any) -> Rule:
 
 
 def _run(out: Path, asked: _Asked, load: Callable[[], Pair]) -> dict[str, Any]:
-    """Calibrate, keep the policy, check it."""
-    from delegate_llm._files import write_file  # noqa: PLC0415 - needed here only
-    from delegate_llm.evaluation.listening import Listening, scored, taken_up  # noqa: PLC0415 - brings torch
+    """Calibrate, keep the policy, check it; finished answers lie beside it meanwhile."""
+    from delegate_llm.evaluation import run_folder as files  # noqa: PLC0415 - needed here only
 
-    part, fresh = _part(out), asked.prompts.fresh
-    pair = load()
-    lines = taken_up(part, asked.plan())
+    part = _part(out)
+    with files.held(part):
+        files.start(part, asked.plan(), map(asdict, asked.prompts.calibration))
+        try:
+            lines = files.Lines(part / files.SAMPLES)
+            report = _calibrated(out, asked, load(), lines, part)
+        except BaseException:
+            if not files.answered(part):
+                files.discard(part)
+            raise
+        files.discard(part)
+    return report
+
+
+def _calibrated(out: Path, asked: _Asked, pair: Pair, lines: Lines, part: Path) -> dict[str, Any]:
+    from delegate_llm._files import write_file  # noqa: PLC0415 - needed here only
+    from delegate_llm.evaluation.listening import Listening, scored  # noqa: PLC0415 - brings torch
+
+    fresh = asked.prompts.fresh
     steps = len(asked.prompts.calibration) + len(fresh) + sum(each.answer is not None for each in fresh)
     with progress(steps, 1) as (step, _):
 
@@ -230,11 +246,13 @@ def _run(out: Path, asked: _Asked, load: Callable[[], Pair]) -> dict[str, Any]:
             answers = scored(
                 lambda: pair, asked.prompts.calibration, how, lines, checker=asked.checker, done=done
             )
-        policy = asked.rule.policy(answers)
+        with said_if_broken(
+            f"The answers are kept in {str(part)!r}, for another share; for other prompts, remove it first."
+        ):
+            policy = asked.rule.policy(answers)
         write_file(out, policy.to_json(indent=2) + "\n")
         with said_if_broken(f"The policy is in {str(out)!r}, unchecked."):
             checked = _checked(pair, asked, policy, done)
-    part.unlink(missing_ok=True)
     return _report(out, asked, policy, answers, checked)
 
 
@@ -257,7 +275,7 @@ def _checked(
 
 
 def _part(out: Path) -> Path:
-    """Where finished answers are kept meanwhile."""
+    """Folder in which finished answers are kept meanwhile."""
     if out.is_dir() or not os.access(out.parent, os.W_OK):
         why = "is a folder" if out.is_dir() else f"has no folder {str(out.parent)!r} to be written to"
         msg = f"out: {str(out)!r} {why}; name a file, such as policy.json"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -37,6 +36,8 @@ from delegate_llm.cli.task_options import (
     SeedOption,
     SystemOption,
     TasksOption,
+    chosen_tasks,
+    held_out,
     models_named,
     own_checker,
 )
@@ -57,8 +58,6 @@ _ANSWERS: Final = "Answers"
 _KINDS: Final = 3
 """Of controls."""
 _CHOICES: Final = 5
-_DRAWN: Final = 200
-"""Problems of the generator, where nothing else is said."""
 
 
 @friendly
@@ -145,8 +144,6 @@ def evaluate(
 
     Every answer is kept as soon as it is there. A run that was broken off goes on with the same command.
     """
-    from delegate_llm.evaluation.tasks import with_system  # noqa: PLC0415 - needed here only
-
     _check_before(temperature=temperature, top_p=top_p, top_k=top_k)
     if choices and backend != "transformers":
         msg = f"choices: --backend {backend} does not tell them; leave the option out"
@@ -155,9 +152,10 @@ def evaluate(
     chosen, others = _tasks(
         (tasks, problems),
         (calibration, calibrate_on),
-        checker=checker,
-        seed=seed,
         needed=bool(wanted) or controls,
+        seed=seed,
+        checker=checker,
+        system=system,
     )
     sampled = (0.0 if samples == 1 else 0.7) if temperature is None else temperature
     if samples > 1 and sampled == 0:
@@ -167,8 +165,8 @@ def evaluate(
         raise RequestError(msg)
     plan = _plan(
         models=models_named(*carried(base, reasoner, backend), backend=backend, dtype=dtype, options=options),
-        tasks=with_system(chosen, system),
-        calibration=with_system(others, system),
+        tasks=chosen,
+        calibration=others,
         shares=wanted,
         policies=_policies(policy or ()),
         controls=controls,
@@ -257,38 +255,19 @@ def _tasks(
     source: tuple[str, int | None],
     calibration: tuple[str | None, int | None],
     *,
-    checker: str | None,
-    seed: int,
     needed: bool,
+    **how: Any,
 ) -> tuple[list[Task], list[Task]]:
     """The tasks, and those to calibrate on, if any are named or needed; of each, from where and how many."""
-    from delegate_llm.evaluation.grading import named_checker  # noqa: PLC0415 - needed here only
-    from delegate_llm.evaluation.tasks import SHIPPED, read_tasks, shipped_tasks  # noqa: PLC0415 - likewise
+    from delegate_llm.evaluation.tasks import SHIPPED  # noqa: PLC0415 - brings the generator
 
-    # A checker of the user's own says itself what it can read: any text will do as an answer.
-    named = "exact" if checker is not None and ":" in checker else checker
     (place, count), (other, least) = source, calibration
-    if place == SHIPPED:
-        chosen, other = shipped_tasks(count or _DRAWN, seed=seed), other or (SHIPPED if needed else None)
-        if named is not None:
-            named_checker(named)
-            chosen = [replace(task, checker=named) for task in chosen]
-    else:
-        chosen = read_tasks(place, checker=named)[:count]
-    if other == SHIPPED:
-        return chosen, shipped_tasks(least or _DRAWN, seed=seed, split="calibration")
+    chosen = chosen_tasks(place, count, split="test", answers=True, **how)
+    if other is None and needed and place == SHIPPED:
+        other = SHIPPED
     if other is not None:
-        return chosen, read_tasks(other, answers=False, checker=named)[:least]
-    if not needed:
-        return chosen, []
-    held = least or len(chosen) // 3
-    if not 0 < held < len(chosen):
-        msg = (
-            f"calibrate-on: {held} of the {len(chosen)} tasks in {place!r} cannot be held out for the "
-            "thresholds; give more tasks, or others as --calibration"
-        )
-        raise RequestError(msg)
-    return chosen[:-held], chosen[-held:]
+        return chosen, chosen_tasks(other, least, split="calibration", **how)
+    return held_out(chosen, least, place, "calibrate-on", "--calibration") if needed else (chosen, [])
 
 
 def _shares(text: str) -> list[float]:

@@ -32,6 +32,7 @@ __all__ = (
     "carried",
     "connect",
     "load",
+    "load_options",
     "prepare",
 )
 
@@ -158,7 +159,7 @@ def connect(
     from delegate_llm.pairs import PLAIN_CHAT  # noqa: PLC0415 - quick, but its siblings bring torch
 
     said = {name: value for name, value in given.items() if value not in (None, False)}
-    more = {"fallback_template": PLAIN_CHAT, **_read_options(options), **said}
+    more = {"fallback_template": PLAIN_CHAT, **load_options(options), **said}
     if backend == "transformers":
         return load(base, reasoner, **more)
     from delegate_llm import load_pair  # noqa: PLC0415 - quick, but its siblings bring torch
@@ -187,7 +188,12 @@ def carried(base: str, reasoner: str, backend: Backend) -> tuple[str, str]:
     return named[0], named[1]
 
 
-def _read_options(text: str | None) -> dict[str, Any]:
+def load_options(text: str | None) -> dict[str, Any]:
+    """What `--options` gives.
+
+    Raises:
+        RequestError: If it is no JSON object, or names what has an option of its own.
+    """
     try:
         options = json.loads(text or "{}")
     except (ValueError, RecursionError) as error:

@@ -17,7 +17,9 @@ from delegate_llm.cli.loading import (
     DeviceOption,
     DtypeOption,
     JsonOption,
+    OptionsOption,
     TrustOption,
+    load_options,
     prepare,
 )
 from delegate_llm.cli.terminal import console, friendly, remarks
@@ -71,6 +73,7 @@ def playground(
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     trust_remote_code: TrustOption = False,
+    options: OptionsOption = None,
     host: Annotated[
         str,
         typer.Option(
@@ -106,8 +109,9 @@ def playground(
     require("uvicorn", "playground")
     local = is_loopback(host)
     key = _key(api_key, local=local)
-    options: dict[str, Any] = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code}
-    offers = _offers(_named(base, reasoner, pair, backend), backend, base_url, options)
+    said: dict[str, Any] = {"device": device, "dtype": dtype, "trust_remote_code": trust_remote_code}
+    given = {**load_options(options), **{name: value for name, value in said.items() if value}}
+    offers = _offers(_named(base, reasoner, pair, backend), backend, base_url, given)
     _start(
         offers, host, port, names=names_of(host), key=key, local=local, open_page=open_page, as_json=as_json
     )
@@ -185,20 +189,19 @@ def _two(text: str) -> tuple[str, str]:
 
 
 def _offers(
-    pairs: list[tuple[str | None, str | None]], backend: str, base_url: str | None, options: dict[str, Any]
+    pairs: list[tuple[str | None, str | None]], backend: str, base_url: str | None, given: dict[str, Any]
 ) -> list[Offer]:
     from delegate_llm.playground.pairs import Offer, named  # noqa: PLC0415 - needed here only
 
     if (backend == "remote") != (base_url is not None):
         msg = "base_url: --backend remote needs --base-url of its server, and no other backend takes one"
         raise RequestError(msg)
-    given = {name: value for name, value in options.items() if value}
     if base_url is not None:
-        given["base_url"] = base_url
+        given = {**given, "base_url": base_url}
     return [
         Offer(
-            named(base or "the server's base"),
-            named(reasoner or "its reasoner"),
+            base and named(base),
+            reasoner and named(reasoner),
             partial(_load, base, reasoner, backend=backend, options=given, sole=len(pairs) == 1),
         )
         for base, reasoner in pairs
@@ -213,4 +216,4 @@ def _load(
 
     # What suits the pair that ships, a single thread above all, would not suit others beside it.
     prepare(*((base or "", reasoner or "") if sole else ("", "")))
-    return shared_pair(base, reasoner, backend=backend, fallback_template=PLAIN_CHAT, **options)
+    return shared_pair(base, reasoner, backend=backend, **{"fallback_template": PLAIN_CHAT, **options})

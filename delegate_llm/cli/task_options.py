@@ -31,6 +31,7 @@ __all__ = (
     "TemperatureOption",
     "answer_settings",
     "chosen_tasks",
+    "held_out",
     "models_named",
     "own_checker",
     "prompts",
@@ -83,6 +84,7 @@ def chosen_tasks(
     seed: int,
     checker: str | None,
     system: str | None,
+    answers: bool = False,
     completions: bool = False,
 ) -> list[Task]:
     """The tasks that the options name.
@@ -94,6 +96,7 @@ def chosen_tasks(
         seed: Likewise.
         checker: For those of the generator, and of a file those that do not say how they are graded.
         system: A system message before each.
+        answers: Whether each needs an answer to grade by.
         completions: Whether each needs a text that is given.
 
     Raises:
@@ -113,7 +116,7 @@ def chosen_tasks(
     else:
         # A function of the user's may take any answer, and so does this one.
         named = "exact" if checker is not None and ":" in checker else checker
-        tasks = read_tasks(source, answers=False, completions=completions, checker=named)[:count]
+        tasks = read_tasks(source, answers=answers, completions=completions, checker=named)[:count]
     return with_system(tasks, system)
 
 
@@ -152,14 +155,33 @@ def prompts(source: str, count: int | None, check: str | None, **how: Any) -> Pr
     if source == SHIPPED:
         others = chosen_tasks(SHIPPED, len(given) if asked is None else asked, split="test", **how)
         return Prompts(given, others, "the generator's test split")
-    held = len(given) // 3 if asked is None else asked
-    if not 0 < held < len(given):
+    first, last = held_out(given, asked, source, "check", "--check")
+    return Prompts(first, last, f"the last {len(last)} tasks of {source!r}, held out")
+
+
+def held_out(
+    tasks: list[Task], count: int | None, source: str, counted: str, named: str
+) -> tuple[list[Task], list[Task]]:
+    """The tasks of a file, and the last ones of them, which are put to another use.
+
+    Args:
+        tasks: All of them.
+        count: How many; None is a third.
+        source: The file, for errors.
+        counted: The option that says how many, for errors.
+        named: The option that names a file of others instead, for errors.
+
+    Raises:
+        RequestError: If none would be left on one side.
+    """
+    held = len(tasks) // 3 if count is None else count
+    if not 0 < held < len(tasks):
         msg = (
-            f"check: {held} of the {len(given)} tasks in {source!r} cannot be held out; give more tasks, or "
-            "a file of others as --check"
+            f"{counted}: {held} of the {len(tasks)} tasks in {source!r} cannot be held out; give more tasks, "
+            f"or a file of others as {named}"
         )
         raise RequestError(msg)
-    return Prompts(given[:-held], given[-held:], f"the last {held} tasks of {source!r}, held out")
+    return tasks[:-held], tasks[-held:]
 
 
 def own_checker(name: str | None) -> Checker | None:

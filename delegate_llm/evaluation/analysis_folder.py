@@ -6,15 +6,13 @@ finished one is overwritten by the next, since the models behind a name may have
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from delegate_llm._files import cannot_write
 from delegate_llm.errors import RequestError
-from delegate_llm.evaluation.run_folder import PLAN, SAMPLES, TASKS, Lines, read_plan, start
+from delegate_llm.evaluation.run_folder import PLAN, SAMPLES, Lines, clear, read_plan, start
 from delegate_llm.evaluation.tasks import Task
 
 __all__ = ("ANSWER", "KIND", "PICTURE", "SUMMARY", "TOKENS", "take_up")
@@ -50,28 +48,8 @@ def take_up(
         if old.get("kind") != KIND:
             msg = f"{str(folder)!r} holds a run of another kind, and no analysis; choose another folder"
             raise RequestError(msg)
-        if (folder / SUMMARY).exists() or not _answers(folder):
+        if (folder / SUMMARY).exists():
             ready()
-            _clear(folder)
+            clear(folder, (SUMMARY, TOKENS, PICTURE, ANSWER))
     start(folder, plan, map(asdict, tasks))
     return Lines(folder / SAMPLES)
-
-
-def _answers(folder: Path) -> bool:
-    """Whether anything is there that would be missed."""
-    file = folder / SAMPLES
-    return file.exists() and file.stat().st_size > 0
-
-
-def _clear(folder: Path) -> None:
-    """Remove a former analysis.
-
-    The answers go first, so that none of them is taken up again if this breaks off; the plan goes last, so
-    that what is left is still known as ours.
-    """
-    for name in (SAMPLES, SUMMARY, TOKENS, PICTURE, ANSWER, TASKS, PLAN):
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                (folder / name).unlink()
-        except OSError as error:
-            raise cannot_write(folder / name, error) from error

@@ -12,10 +12,8 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from delegate_llm._files import write_file
 from delegate_llm.errors import PolicyError, PromptError, RequestError
 from delegate_llm.evaluation.grading import Checker, grade
 from delegate_llm.evaluation.rollouts import Job, Rollout, batches, jobs, rollouts
@@ -27,7 +25,7 @@ from delegate_llm.trace import Decision, Trace
 if TYPE_CHECKING:
     from delegate_llm.pairs.pair import Pair
 
-__all__ = ("Listening", "Scored", "digest", "listening_policy", "scored", "taken_up")
+__all__ = ("Listening", "Scored", "digest", "listening_policy", "scored")
 
 _NEVER: Final = 1e300
 """A threshold that no score exceeds; unlike infinity, plain JSON has it."""
@@ -78,26 +76,6 @@ def digest(tasks: Sequence[Task]) -> str:
     """A name for just these tasks."""
     listed = json.dumps([asdict(each) for each in tasks])
     return f"{len(tasks)} tasks, sha256 {hashlib.sha256(listed.encode()).hexdigest()}"
-
-
-def taken_up(file: Path, plan: Mapping[str, Any]) -> Lines:
-    """A file of finished answers under a plan; one of another plan is begun anew.
-
-    Args:
-        file: The file.
-        plan: All that decides what the models are asked, as JSON.
-
-    Raises:
-        RequestError: If it cannot be read or written.
-    """
-    first = {"plan": json.loads(json.dumps(plan))}
-    lines = Lines(file)
-    if lines.records[:1] != [first]:
-        write_file(file, "")
-        lines = Lines(file)
-        lines.add([first])
-    del lines.records[0]
-    return lines
 
 
 def scored(

@@ -7,6 +7,7 @@ the same command goes on from there; a line that was torn is dropped and written
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,12 +18,25 @@ from typing import Any, Final, TypeAlias
 from delegate_llm._files import cannot_write, write_file
 from delegate_llm.errors import RequestError
 
-__all__ = ("CALIBRATION", "PLAN", "SAMPLES", "TASKS", "Lines", "held", "read_plan", "start")
+__all__ = (
+    "CALIBRATION",
+    "PLAN",
+    "SAMPLES",
+    "TASKS",
+    "Lines",
+    "answered",
+    "clear",
+    "discard",
+    "held",
+    "read_plan",
+    "start",
+)
 
 PLAN: Final = "run.json"
 TASKS: Final = "tasks.jsonl"
 SAMPLES: Final = "samples.jsonl"
 CALIBRATION: Final = "calibration.jsonl"
+_LOCK: Final = ".lock"
 
 Record: TypeAlias = dict[str, Any]
 
@@ -103,6 +117,8 @@ class Lines:
 def start(folder: Path, plan: Mapping[str, Any], tasks: Iterable[Mapping[str, Any]]) -> None:
     """Begin a run, or make sure that the one in the folder is the same.
 
+    One that holds no answer yet, as after a model's name that was misspelt, is begun anew.
+
     Args:
         folder: It must exist.
         plan: All that decides what the run finds, as JSON.
@@ -115,16 +131,15 @@ def start(folder: Path, plan: Mapping[str, Any], tasks: Iterable[Mapping[str, An
         there = sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
     except OSError as error:
         raise cannot_write(folder, error) from error
-    if PLAN in there:
+    if PLAN in there and answered(folder):
         _same(folder, read_plan(folder), plan)
-    elif there:
+        return
+    if PLAN not in there and there:
         msg = f"{str(folder)!r} holds {there[0]!r} and no run; choose an empty folder, or a new one"
         raise RequestError(msg)
-    else:
-        # First of all, so that whatever ends this process leaves a folder that is known for a run.
-        write_file(folder / PLAN, json.dumps(plan, indent=2) + "\n")
-    if TASKS not in there:
-        write_file(folder / TASKS, "".join(f"{json.dumps(each)}\n" for each in tasks))
+    # First of all, so that whatever ends this process leaves a folder that is known for a run.
+    write_file(folder / PLAN, json.dumps(plan, indent=2) + "\n")
+    write_file(folder / TASKS, "".join(f"{json.dumps(each)}\n" for each in tasks))
 
 
 def read_plan(folder: Path) -> Record:
@@ -148,6 +163,40 @@ def read_plan(folder: Path) -> Record:
     return plan
 
 
+def clear(folder: Path, names: Iterable[str] = ()) -> None:
+    """Remove what there is of a run.
+
+    The answers go first, so that none of them is taken up again if this breaks off; the plan goes last, so
+    that what is left is still known as a run.
+
+    Args:
+        folder: Of the run.
+        names: Of other files that go with it.
+
+    Raises:
+        RequestError: If one cannot be removed.
+    """
+    for name in (SAMPLES, CALIBRATION, *names, TASKS, PLAN):
+        try:
+            (folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(folder / name, error) from error
+
+
+def discard(folder: Path) -> None:
+    """Remove a run, and its folder if there is nothing else in it; as `clear`."""
+    clear(folder)
+    with contextlib.suppress(OSError):
+        (folder / _LOCK).unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def answered(folder: Path) -> bool:
+    """Whether anything is there that would be missed."""
+    files = [folder / name for name in (SAMPLES, CALIBRATION)]
+    return any(each.exists() and each.stat().st_size for each in files)
+
+
 def _same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     plain = json.loads(json.dumps(new))
     for name in dict.fromkeys((*plain, *old)):
@@ -155,7 +204,7 @@ def _same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
         if was != now and name != "arms":
             msg = (
                 f"{str(folder)!r} holds a run with other settings: {name} was {was:.80} and is {now:.80}; "
-                "give the same settings to go on, or another folder"
+                "give the same settings to go on, choose another folder, or remove this one"
             )
             raise RequestError(msg)
 
@@ -175,9 +224,9 @@ def held(folder: Path) -> Iterator[None]:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
+        lock = (folder / _LOCK).open("w")
     except OSError as error:
-        raise cannot_write(folder / ".lock", error) from error
+        raise cannot_write(folder / _LOCK, error) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +17,12 @@ from numpy.typing import NDArray
 from delegate_llm.evaluation.arms import Arm, Kind
 from delegate_llm.evaluation.problems import recovery
 from delegate_llm.evaluation.statistics import Estimate, bootstrap, holm, pass_at_k, sign_flip, wilson
+from delegate_llm.trace import COSTS
 
 __all__ = ("Comparison", "Row", "comparisons", "rows")
 
 Record = Mapping[str, Any]
 Matrix = NDArray[np.float64]
-
-_COSTS: Final = (
-    "base_forwards",
-    "reasoner_forwards",
-    "base_tokens",
-    "reasoner_tokens",
-    "base_flops",
-    "reasoner_flops",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +135,7 @@ def _by_arm(arms: Sequence[Arm], records: Sequence[Record]) -> list[_Answers]:
 def _row(one: _Answers, base: _Answers, reasoner: _Answers) -> Row:
     tasks, samples = one.size
     delegated = one.arm.policy is not None
-    costs = {name: one.mean(lambda each, name=name: each["usage"][name]) for name in _COSTS}
+    costs = {name: one.mean(lambda each, name=name: each["usage"][name]) for name in COSTS}
     tokens = one.matrix(lambda each: each["summary"]["tokens"])
     asked = one.matrix(lambda each: each["summary"]["asked"])
     gained = one.correct - base.correct

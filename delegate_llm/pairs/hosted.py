@@ -167,6 +167,7 @@ class HostedPair(Pair):
             room=row.room,
             eos=tuple(sorted(self.vocabulary.eos)),
             grammar=row.form,
+            brief=not row.traced and row.request.logprobs is None,
         )
 
     def telling(self, row: Row) -> Telling:

@@ -58,6 +58,8 @@ class Answer:
     eos: tuple[int, ...]
     grammar: str | None = None
     """What the answer must look like, in the dialect of Lark that llguidance reads."""
+    brief: bool = False
+    """Whether nobody will ask for probabilities and entropies, should the reasoner never be heard."""
     forced: list[int] | None = None
     """Tokens that are said whatever the models say: a text to be scored."""
 

@@ -22,6 +22,7 @@ from delegate_llm.errors import EngineError, LoadError, RequestError
 from delegate_llm.gates import BoundaryGate, TurnGate
 from delegate_llm.pairs.telling import Answer
 from delegate_llm.vllm_plugin.wire import (
+    BRIEF,
     COLUMNS,
     FORCED,
     IDLE,
@@ -129,7 +130,7 @@ def sampling_of(answer: Answer, *, synchronous: bool) -> Any:
     if answer.forced is not None:
         extra[FORCED] = answer.forced
     elif is_silent(answer.policy):
-        extra[IDLE] = 1
+        extra |= {IDLE: 1, **({BRIEF: 1} if answer.brief else {})}
     return SamplingParams(
         temperature=request.sampling.temperature,
         top_p=request.sampling.top_p,

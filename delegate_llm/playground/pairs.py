@@ -27,19 +27,20 @@ State = Literal["resting", "loading", "ready", "failed"]
 class Offer:
     """One pair that may be picked. Its line does all work with the models, loading included."""
 
-    def __init__(self, base: str, reasoner: str, load: Callable[[], Pair]) -> None:
+    def __init__(self, base: str | None, reasoner: str | None, load: Callable[[], Pair]) -> None:
         """Offer a pair; nothing is loaded yet.
 
         Args:
-            base: What the cheap model is called on the page.
+            base: What the cheap model is called on the page; None for what the loaded pair calls it.
             reasoner: Likewise.
             load: Gives the pair; called in the line's thread before each question, so it had better
                 remember.
         """
         self.base = base
         self.reasoner = reasoner
-        self.line = Line(f"playground {base}")
+        self.line = Line(f"playground {base or 'of a server'}")
         self._load = load
+        self._pair: Pair | None = None
         self._state: State = "resting"
         self._error: str | None = None
         self._policy: dict[str, Any] | None = None
@@ -47,8 +48,8 @@ class Offer:
     def about(self) -> dict[str, Any]:
         """What the page shows of it."""
         return {
-            "base": self.base,
-            "reasoner": self.reasoner,
+            "base": self.base or "the server's base",
+            "reasoner": self.reasoner or "its reasoner",
             "state": self._state,
             "error": self._error,
             "policy": self._policy,
@@ -77,8 +78,17 @@ class Offer:
         except Exception as error:
             self._error, self._state = f"the pair could not be loaded: {error!r:.200}", "failed"
             raise
-        self._error, self._state = None, "ready"
+        self.base = self.base or named(pair.base.name)
+        self.reasoner = self.reasoner or named(pair.reasoner.name)
+        self._pair, self._error, self._state = pair, None, "ready"
         return pair
+
+    def close(self) -> None:
+        """Stop what is under way, and the engine or the connections of the pair, where it has such."""
+        self.line.close()
+        close = getattr(self._pair, "close", None)
+        if close is not None:
+            close()
 
     @property
     def state(self) -> State:

@@ -83,4 +83,4 @@ def serve(app: Any, listening: socket.socket, offers: Sequence[Offer]) -> None:
     finally:
         listening.close()
         for each in offers:
-            each.line.close()
+            each.close()

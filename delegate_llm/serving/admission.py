@@ -16,6 +16,7 @@ from delegate_llm.policy import DelegationPolicy
 from delegate_llm.serving.tags import one_spelling, to_lark
 from delegate_llm.trace import TraceLevel
 from delegate_llm.vllm_plugin.wire import (
+    BRIEF,
     COLUMNS,
     IDLE,
     KEY,
@@ -124,7 +125,9 @@ def admit(sampling: Any, prompt_tokens: int, limits: Limits) -> Admitted:
     sampling.seed = _seed(extra.pop(SEED, sampling.seed), sampled=sampled)
     sampling.logprobs = COLUMNS - 1 + (wanted or 0)
     sampling.flat_logprobs = True
-    sampling.extra_args = {**extra, TRACED: 1, **({IDLE: 1} if silent else {})}
+    sampling.extra_args = {**extra, TRACED: 1}
+    if silent:
+        sampling.extra_args |= {IDLE: 1, **({BRIEF: 1} if level != "full" and wanted is None else {})}
     seeds = [sampling.seed + at if sampled else None for at in range(sampling.n)]
     return Admitted(sampling, told, level, wanted, seeds, silent)
 

@@ -13,7 +13,7 @@ from delegate_llm.divergence import BASE_SIGNALS, CACHED, DIVERGENCES, FLOOR, en
 from delegate_llm.sampling import uniforms
 from delegate_llm.vllm_plugin.seats import Seats
 
-__all__ = ("Heard", "Top", "hear")
+__all__ = ("Heard", "Top", "hear", "overheard")
 
 
 class Top(NamedTuple):
@@ -82,6 +82,17 @@ def hear(
     if tops:
         best = Top(_joined([each.base for each in tops]), _joined([each.reasoner for each in tops]))
     return Heard(base_token, reasoner_token, score, unsure, base_logprob, reasoner_logprob, best)
+
+
+def overheard(drawn: Tensor, logits: Tensor) -> Heard:
+    """What is to be known where the reasoner has not run and nobody asks for numbers.
+
+    Args:
+        drawn: What the base has drawn `[N]`.
+        logits: Of those tokens `[N]`, so that it is seen if a model returns NaN.
+    """
+    none = torch.zeros_like(drawn, dtype=torch.float64)
+    return Heard(drawn, drawn, none, none, logits.float(), none.float(), None)
 
 
 def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -21,8 +21,8 @@ class DelegatingProposer(DraftModelProposer):  # type: ignore[misc]
     """Drafts one position more than vLLM schedules: the reasoner's forward over a draft scores it as well."""
 
     seats: Seats
-    said: Tensor | None
-    """The base's raw logits `[B, K + 1, V]` of the last draft."""
+    said: list[Tensor] | None
+    """The base's raw logits of the last draft, `[B, V]` for each of `K + 1` positions."""
     drafted: Tensor | None
     """What was drawn from them, `[B, K + 1]`."""
     whole: Tensor | None
@@ -66,8 +66,7 @@ class DelegatingProposer(DraftModelProposer):  # type: ignore[misc]
             drafted = super().propose(count, **given)
             self.num_speculative_tokens = num_speculative_tokens
         self.caught_up = False
-        self.said = torch.stack(self._logits, 1)
-        self._logits = []
+        self.said, self._logits = self._logits, []
         self.drafted = drafted
         self.whole = self._has_place(len(drafted))
         return drafted[:, :num_speculative_tokens]

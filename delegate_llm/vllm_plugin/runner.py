@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,48 +10,13 @@ from torch import Tensor
 from vllm.v1.outputs import LogprobsTensors, SamplerOutput
 
 from delegate_llm.vllm_plugin.acceptance import NOTHING, Block, Verdicts, judge
-from delegate_llm.vllm_plugin.hearing import Heard, hear
+from delegate_llm.vllm_plugin.drafts import NONE, Draft, Fresh, Ints, Layout, on, recalled, tokens_recalled
+from delegate_llm.vllm_plugin.hearing import Heard, hear, overheard
 from delegate_llm.vllm_plugin.proposer import DelegatingProposer
 from delegate_llm.vllm_plugin.seats import Seats
 from delegate_llm.vllm_plugin.wire import ASKED, COLUMNS, RAN, STEP, STRIDE, TAKEOVER
 
 __all__ = ("DelegatingRunner",)
-
-_NONE: Final = -1
-
-
-@dataclass(frozen=True)
-class _Draft:
-    """What the base drafted in the last step."""
-
-    said: Tensor
-    """`[R, K + 1, V]`."""
-    drawn: Tensor
-    """What was drawn from it `[R, K + 1]`."""
-    whole: Tensor
-    """`[R]`: whether the last position may be used."""
-    rows: dict[str, int]
-    """By request; without those that were still reading their prompt."""
-
-
-class _Layout(NamedTuple):
-    """Where the rows of this step's logits belong: `N` of them, of `B` answers at `P` positions."""
-
-    counts: list[int]
-    """Drafted tokens that the reasoner read, by answer."""
-    width: int
-    """`P`."""
-    rows: np.ndarray[Any, np.dtype[np.int64]]
-    """Answer of each `[N]`."""
-    columns: np.ndarray[Any, np.dtype[np.int64]]
-    """Position in its block `[N]`."""
-
-    @classmethod
-    def of(cls, counts: list[int]) -> _Layout:
-        sizes = np.asarray(counts) + 1
-        rows = np.repeat(np.arange(len(counts)), sizes)
-        starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
-        return cls(counts, int(sizes.max()), rows, np.arange(len(rows)) - starts)
 
 
 class DelegatingRunner:
@@ -64,7 +28,7 @@ class DelegatingRunner:
     _masked: bool
     _resting: bool
     """Whether the reasoner does not run in this step."""
-    _draft: _Draft | None
+    _draft: Draft | None
     _can_idle: bool
 
     def adopt(self, seats: Seats) -> None:
@@ -106,7 +70,9 @@ class DelegatingRunner:
 
         def logits(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
             if self._resting:
-                return hidden.new_zeros((len(hidden), rows))
+                # One zero that stands for all, unless a grammar is going to forbid some.
+                shape = len(hidden), rows
+                return hidden.new_zeros(shape) if self._guided() else hidden.new_zeros(()).expand(shape)
             return compute_logits(hidden, *args, **kwargs)
 
         model.compute_logits = logits
@@ -118,6 +84,11 @@ class DelegatingRunner:
             return False
         self.seats.arrange(names, self.requests)  # type: ignore[attr-defined]
         return all(seat.idle for seat in self.seats.batch)
+
+    def _guided(self) -> bool:
+        batch = self.input_batch  # type: ignore[attr-defined]
+        parameters = (self.requests[name].sampling_params for name in batch.req_ids[: batch.num_reqs])  # type: ignore[attr-defined]
+        return any(each is None or each.structured_outputs is not None for each in parameters)
 
     def sample_tokens(self, grammar_output: Any) -> Any:
         """As vLLM's; keeps what `_sample` has to know of the step."""
@@ -137,7 +108,7 @@ class DelegatingRunner:
         assert drafter.said is not None
         assert drafter.drafted is not None
         assert drafter.whole is not None
-        self._draft = _Draft(drafter.said, drafter.drafted, drafter.whole, rows)
+        self._draft = Draft(drafter.said, drafter.drafted, drafter.whole, rows)
         drafter.said = drafter.drafted = drafter.whole = None
         return drafted
 
@@ -150,27 +121,40 @@ class DelegatingRunner:
         self.seats.arrange(names, self.requests)  # type: ignore[attr-defined]
         draft, self._draft = self._draft, None
         counts = [0] * len(names) if spec_decode_metadata is None else spec_decode_metadata.num_draft_tokens
-        layout = _Layout.of(counts)
+        layout = Layout.of(counts)
         drafted = torch.full((len(names), layout.width), NOTHING, dtype=torch.int64, device=logits.device)
-        rows = _on(layout.rows, logits.device)
-        columns = _on(layout.columns, logits.device)
+        rows = on(layout.rows, logits.device)
+        columns = on(layout.columns, logits.device)
         if spec_decode_metadata is not None and any(counts):
-            read = _on(np.flatnonzero(layout.columns < np.asarray(counts)[layout.rows]), logits.device)
+            read = on(np.flatnonzero(layout.columns < np.asarray(counts)[layout.rows]), logits.device)
             drafted[rows[read], columns[read]] = spec_decode_metadata.draft_token_ids.long()
-        base, drawn, exists = self._base_logits(names, layout, draft)
+        held, starting, exists = self._standing(names, layout, draft)
+        reading = self.discard_request_mask.np[: len(names)]  # type: ignore[attr-defined]
+        self.drafter.caught_up = bool(len(starting)) or not reading.any()
+        fresh = self._read(starting, layout) if len(starting) else None
+        positions = self.seats.positions[rows] + columns
         standings = self.seats.standings
         forced = self.seats.forced(layout.width)
-        heard = hear(
-            self.seats,
-            base,
-            logits,
-            rows=rows,
-            positions=self.seats.positions[rows] + columns,
-            drawn=None if self._masked or forced is not None else drawn,
-            masked=self._masked,
-            silent=self._resting,
-            top=self._alternatives(),
-        )
+        places = None if draft is None else draft.places(held, layout)
+        if self._resting and not self._masked and all(seat.brief for seat in self.seats.batch):
+            drawn = None
+            if fresh is not None:
+                usable = self.seats.drawing.within(fresh.logits.float())
+                drawn = self.seats.draw(usable, rows[fresh.starts], positions[fresh.starts])
+            heard = overheard(*tokens_recalled(draft, places, fresh, drawn, rows))
+        else:
+            base, drawn = recalled(draft, places, fresh, logits)
+            heard = hear(
+                self.seats,
+                base,
+                logits,
+                rows=rows,
+                positions=positions,
+                drawn=None if self._masked or forced is not None else drawn,
+                masked=self._masked,
+                silent=self._resting,
+                top=self._alternatives(),
+            )
 
         def table(values: Tensor) -> Tensor:
             filled = values.new_zeros((len(names), layout.width))
@@ -198,50 +182,33 @@ class DelegatingRunner:
             else self._columns(heard, verdicts, block, rows, columns, counts),
         )
 
-    def _base_logits(
-        self, names: list[str], layout: _Layout, draft: _Draft | None
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """What the base said at each of the `N` rows, and there is of each answer.
+    def _standing(self, names: list[str], layout: Layout, draft: Draft | None) -> tuple[Ints, Ints, Tensor]:
+        """Where each answer stands.
 
         Returns:
-            Raw logits `[N, V]`; what was drawn from them `[N]`, if that is known of all; and which
-            positions exist, as `[B, P]`.
+            Its row in the draft `[B]`, `NONE` without one; the answers whose next position the base has not
+            read yet `[F]`; and which positions exist `[B, P]`.
         """
         reading = self.discard_request_mask.np[: len(names)]  # type: ignore[attr-defined]
-        held = np.array([_NONE if draft is None else draft.rows.get(name, _NONE) for name in names])
+        held = np.array([NONE if draft is None else draft.rows.get(name, NONE) for name in names])
         known = (held >= 0) & ~reading
         fresh = np.flatnonzero((held < 0) & ~reading)
         # Of an answer that starts, or whose draft is lost, only the next position is known.
         counts = np.where(known, np.asarray(layout.counts), 0)
         exists = (np.arange(layout.width) <= counts[:, None]) & ~reading[:, None]
         device = self.device  # type: ignore[attr-defined]
-        there = _on(exists, device)
+        there = on(exists, device)
         if draft is not None:
-            size = draft.said.shape[1]
-            last = _on(np.maximum(held, 0), device)
-            ends = torch.arange(layout.width, device=device) == size - 1
-            there &= draft.whole[last].unsqueeze(1) | ~ends | _on(~known, device).unsqueeze(1)
-        first = self._read(fresh, layout) if len(fresh) else None
-        self.drafter.caught_up = first is not None or not reading.any()
-        if draft is None:
-            assert first is not None or not exists.any()
-            some = first if first is not None else self._step.logits
-            logits = some.new_zeros((len(layout.rows), some.shape[1]))
-            drawn = None
-        else:
-            place = np.where(held >= 0, held, 0)[layout.rows] * size + np.minimum(layout.columns, size - 1)
-            logits = _rows(draft.said.flatten(0, 1), place)
-            drawn = _rows(draft.drawn.flatten(), place) if first is None else None
-        if first is not None:
-            starts = np.flatnonzero((layout.columns == 0) & np.isin(layout.rows, fresh))
-            logits = logits.index_copy(0, _on(starts, device), first.to(logits.dtype))
-        return logits, drawn, there
+            last = on(np.maximum(held, 0), device)
+            ends = torch.arange(layout.width, device=device) == len(draft.said) - 1
+            there &= draft.whole[last].unsqueeze(1) | ~ends | on(~known, device).unsqueeze(1)
+        return held, fresh, there
 
-    def _read(self, fresh: np.ndarray[Any, Any], layout: _Layout) -> Tensor:
-        """What the base says where it has drafted nothing yet: `[F, V]`.
+    def _read(self, starting: Ints, layout: Layout) -> Fresh:
+        """Let the base read what the reasoner has just read, for it has drafted nothing there.
 
-        It reads what the reasoner has just read. vLLM lets its draft model read a prompt once the first
-        token is known; this is before, for the first token is decided like any other.
+        vLLM lets its draft model read a prompt once the first token is known; this is before, for the first
+        token is decided like any other.
         """
         step, drafter = self._step, self.drafter
         count = step.scheduler_output.total_num_scheduled_tokens
@@ -251,11 +218,12 @@ class DelegatingRunner:
             step.spec_decode_common_attn_metadata,
         )
         starts = self.query_start_loc.np[1 : len(layout.counts) + 1]  # type: ignore[attr-defined]
-        ends = (starts - 1 - np.asarray(layout.counts))[fresh].astype(np.int64)
-        logits: Tensor = drafter.model.compute_logits(hidden[_on(ends, hidden.device)])
-        return logits
+        ends = (starts - 1 - np.asarray(layout.counts))[starting].astype(np.int64)
+        logits = drafter.model.compute_logits(hidden[on(ends, hidden.device)])
+        begins = np.flatnonzero((layout.columns == 0) & np.isin(layout.rows, starting))
+        return Fresh(on(begins, hidden.device), logits)
 
-    def _limits(self, names: list[str], layout: _Layout) -> Tensor | None:
+    def _limits(self, names: list[str], layout: Layout) -> Tensor | None:
         """What gates that read the text allow `[B, P]`; None if there are none."""
         if not any(seat.text is not None for seat in self.seats.batch):
             return None
@@ -302,7 +270,7 @@ class DelegatingRunner:
         token = verdicts.token.flatten().clamp_min(0)
         speaks = takeover.unsqueeze(1)
         chosen = torch.where(takeover, flat(heard.reasoner_logprob), flat(heard.base_logprob))
-        sizes = _on(np.asarray(counts) + 1, token.device)
+        sizes = on(np.asarray(counts) + 1, token.device)
         first = torch.arange(verdicts.token.shape[1], device=token.device) == 0
         ran = 0 if self._resting else RAN
         steps = torch.where(first, (sizes * STEP + ran).unsqueeze(1), 0)
@@ -333,15 +301,3 @@ class DelegatingRunner:
         return LogprobsTensors(
             ids[:, :width].to(torch.int32), numbers[:, :width].contiguous(), token.new_zeros(size)
         )
-
-
-def _rows(table: Tensor, place: np.ndarray[Any, Any]) -> Tensor:
-    """Rows of a table; the table itself if those are all of them in order."""
-    if len(place) == len(table) and (place == np.arange(len(table))).all():
-        return table
-    return table.index_select(0, _on(place.astype(np.int64), table.device))
-
-
-def _on(values: np.ndarray[Any, Any], device: torch.device) -> Tensor:
-    """A copy on a device, without waiting for it."""
-    return torch.from_numpy(np.ascontiguousarray(values)).to(device, non_blocking=True)

@@ -21,7 +21,7 @@ from delegate_llm.policy import DelegationPolicy
 from delegate_llm.sampling import COLD, argmax, as_int64, gumbel_noise
 from delegate_llm.text import AnswerText
 from delegate_llm.vllm_plugin.acceptance import Rules, Standings
-from delegate_llm.vllm_plugin.wire import FORCED, IDLE, SEED, TRACED, is_silent, policy_of
+from delegate_llm.vllm_plugin.wire import BRIEF, FORCED, IDLE, SEED, TRACED, is_silent, policy_of
 
 __all__ = ("Drawing", "Seat", "Seats")
 
@@ -46,6 +46,8 @@ class Seat:
     """Whether it wants to be told what was decided."""
     idle: bool
     """Whether the reasoner need not even read along: it is never heard, and nobody shares its cache."""
+    brief: bool
+    """Whether it does not want to know of probabilities, idle as it is."""
     text: AnswerText | None
     """What it says so far, if a gate reads it."""
     read: int = 0
@@ -235,13 +237,16 @@ class Seats:
         except PolicyError:  # whoever sends requests checks them; the others' answers must not suffer here
             logger.exception("the policy of request %s cannot be read: it gets the default one", name)
             policy = self.policy
+        traced = bool(extra.get(TRACED))
+        idle = bool(extra.get(IDLE)) and is_silent(policy) and not extra.get(FORCED)
         seat = Seat(
             at=self._free.pop() if self._free else self._grow(),
             policy=policy,
             sampled=sampling.temperature >= COLD,
             narrowed=sampling.top_p < 1 or sampling.top_k > 0,
-            traced=bool(extra.get(TRACED)),
-            idle=bool(extra.get(IDLE)) and is_silent(policy) and not extra.get(FORCED),
+            traced=traced,
+            idle=idle,
+            brief=idle and (bool(extra.get(BRIEF)) if traced else sampling.logprobs is None),
             text=AnswerText(self.decode(), ())
             if any(isinstance(each, BoundaryGate | TurnGate) for each in policy.gates)
             else None,

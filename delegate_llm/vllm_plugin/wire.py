@@ -17,6 +17,7 @@ from delegate_llm.policy import DelegationPolicy, Referee
 
 __all__ = (
     "ASKED",
+    "BRIEF",
     "COLUMNS",
     "FORCED",
     "IDLE",
@@ -47,6 +48,9 @@ FORCED: Final = "delegation_forced"
 IDLE: Final = "delegation_idle"
 """Whether the reasoner need not read this request, whose policy never listens to it. Only for requests with
 `SALT` as their cache salt: what the reasoner did not read must not be found in the cache by others."""
+BRIEF: Final = "delegation_brief"
+"""Whether a request with `IDLE` wants to know of tokens and flags alone: log-probabilities and entropies are
+what its positions cost besides the base's forward. In place of the first stands the token's raw logit."""
 SALT: Final = "delegate-llm: base alone"
 COLUMNS: Final = 4
 """Of a token, before those that the request itself asked for: the token and its log-probability; the base's

@@ -84,18 +84,28 @@ def test_a_ratio_is_what_its_parts_make() -> None:
             lap("delegation budget 0", 1.0, [answer(takeovers=[])], steps=5),
         ]
     )
-    (one,) = ratios(found, "lossless")
+    (one,) = ratios(found, "lossless", 8)
     assert one.method == "delegation"
     assert one.ratio == pytest.approx(1.5)
-    assert (one.fewer_steps, one.dearer_steps) == (2.0, pytest.approx(400 / 300))
-    assert one.ratio == pytest.approx(one.fewer_steps / one.dearer_steps)
+    assert (one.fuller_steps, one.dearer_steps) == (2.0, pytest.approx(400 / 300))
+    assert one.ratio == pytest.approx(one.fuller_steps / one.dearer_steps)
+    assert one.most == pytest.approx(9 / (1 + 20 / 6))
+
+
+def test_a_ratio_of_answers_that_end_counts_tokens() -> None:
+    told = answer(22, takeovers=[2], forwards=3)
+    (one,) = ratios(
+        rows([lap("lossless", 3.0, **LOSSLESS), lap("delegation", 2.0, [told, told], steps=5)]), "lossless", 8
+    )
+    assert one.fuller_steps == pytest.approx(4.0)
+    assert one.ratio == pytest.approx(one.fuller_steps / one.dearer_steps) == pytest.approx(3.0)
 
 
 @pytest.mark.parametrize(
     ("share", "target"), [(0.01, 1.5), (0.09, 1.5), (0.11, 1.0), (0.29, 1.0), (0.3, None), (0.4, None)]
 )
 def test_claims_are_made_where_their_condition_is_met(share: float, target: float | None) -> None:
-    made = claims([Ratio("delegation", 4, 1.2, 1.0, 1.0, share=share, rejected=0.3)])
+    made = claims([Ratio("delegation", 4, 1.2, 1.0, 1.0, share=share, rejected=0.3, most=2.0)])
     assert [each.target for each in made] == ([] if target is None else [target])
     assert [each.holds for each in made] == ([] if target is None else [target < 1.2])
 
@@ -121,7 +131,7 @@ def test_a_lap_is_made_of_whole_waves(level: int, count: int) -> None:
 def test_laps_and_plans_travel_as_json() -> None:
     one = lap("lossless", 1.0, [answer(takeovers=[0, 1, 2])], **LOSSLESS)
     assert Lap.of(json.loads(json.dumps(dataclasses.asdict(one)))) == one
-    plan = Plan({"model": "m"}, [Method("a", {"b": 1}, salt="c")], [[1, 2]], 8, [1], 4, 2)
+    plan = Plan({"model": "m"}, [Method("a", {"b": 1}, salt="c")], [[1, 2]], [0], 8, [1], 4, 2)
     assert Plan.of(json.loads(json.dumps(dataclasses.asdict(plan)))) == plan
 
 
@@ -160,7 +170,7 @@ def test_engines_differ_in_nothing_but_their_method() -> None:
         "dtype": "float32",
     }
     thresholds = {"0.02": 4.0, "0.05": 2.5}
-    made = bench_vllm.engines(Found(delegating, "base", [], thresholds, []), 0.05)
+    made = bench_vllm.engines(Found(delegating, "base", [], [], thresholds, []), 0.05)
     alone = {"model": "reasoner", "additional_config": {"user": 1}, "dtype": "float32"}
     assert {name: arguments for name, (arguments, _) in made.items()} == {
         "reasoner": alone,

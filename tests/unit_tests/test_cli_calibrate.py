@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from delegate_llm import DelegatedChatModel, DelegationPolicy, load_pair
 from delegate_llm.cli import app
+from delegate_llm.evaluation.run_folder import SAMPLES, held
 from delegate_llm.evaluation.tasks import shipped_tasks
 from delegate_llm.gates import EntropyGate
 
@@ -151,9 +152,32 @@ def test_finished_answers_survive_a_full_disk(tmp_path: Path) -> None:
     assert (result.exit_code, result.stdout, out.exists()) == (2, "", False)
     assert "What was finished is kept in" in result.stderr
     part = tmp_path / "policy.json.part"
-    assert part.read_bytes().count(b"\n") > 1  # the plan, and answers
+    assert 0 < (part / SAMPLES).read_bytes().count(b"\n") < 6
     assert call(*arguments).exit_code == 0
-    assert not part.exists()
+    assert [each.name for each in tmp_path.iterdir()] == ["policy.json"]
+
+
+def test_answers_under_other_settings_are_not_thrown_away(tmp_path: Path) -> None:
+    out = tmp_path / "policy.json"
+    with full_disk(30_000):
+        assert call("--problems", "6", "--batch", "1", "--out", str(out)).exit_code == 2
+    result = call("--problems", "7", "--batch", "1", "--out", str(out))
+    assert (result.exit_code, result.stdout, out.exists()) == (2, "", False)
+    assert re.search(r"json\.part' holds a run with other settings: tasks was .* or remove", result.stderr)
+
+
+def test_a_model_that_is_not_there_leaves_nothing(tmp_path: Path) -> None:
+    result = call("--base", str(tmp_path / "nowhere"), "--out", str(tmp_path / "policy.json"))
+    assert result.exit_code == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_calibrations_do_not_share_a_file(tmp_path: Path) -> None:
+    out = tmp_path / "policy.json"
+    with held(tmp_path / "policy.json.part"):
+        result = call("--problems", "6", "--out", str(out))
+    assert (result.exit_code, out.exists()) == (2, False)
+    assert "another process writes into" in result.stderr
 
 
 def test_too_few_prompts_for_the_share_are_said_and_their_answers_kept(tmp_path: Path) -> None:
@@ -164,9 +188,10 @@ def test_too_few_prompts_for_the_share_are_said_and_their_answers_kept(tmp_path:
         r"error: share: \d+ scores are too few for a share of 0\.01, which takes 1000", result.stderr
     )
     part = tmp_path / "policy.json.part"
-    before = part.read_bytes()
+    assert f"The answers are kept in {str(part)!r}, for another share" in result.stderr
+    before = (part / SAMPLES).read_bytes()
     assert call("--problems", "4", "--share", "0.2", "--out", str(out)).exit_code == 0
-    assert before.count(b"\n") == 5  # the plan and four answers
+    assert before.count(b"\n") == 4
     assert not part.exists()
 
 

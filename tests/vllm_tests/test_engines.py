@@ -216,6 +216,9 @@ def test_weights_that_give_no_number(tmp_path, who):
         for policy in ({"threshold": 0.0}, {"divergence": "random", "threshold": 0.0}):
             with pytest.raises(NumericsError, match="nan"):
                 pair.generate([3, 1, 4], policy=policy, max_tokens=5)
+        for level in ("off", "full") if who == "base" else ():
+            with pytest.raises(NumericsError, match="nan"):
+                pair.generate([3, 1, 4], policy={"budget": 0}, max_tokens=5, trace=level)
         if who == "reasoner":  # which is not asked
             assert pair.generate([3, 1, 4], policy={"budget": 0}, max_tokens=5).token_ids
     finally:

@@ -168,6 +168,32 @@ def test_without_budget_the_reasoner_does_not_run(hosted):
     assert again.token_ids == hosted.generate(CHATS[0], policy={"threshold": 0.1}).token_ids
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"trace": "off"},
+        {"trace": "full"},
+        {"logprobs": 2},
+        {"temperature": 0.9, "seed": 5},
+        {"temperature": 0.8, "seed": 6, "top_p": 0.9, "top_k": 40, "stop": ["So"]},
+        {"grammar": {"json": SCHEMA}, "max_tokens": 60},
+    ],
+    ids=str,
+)
+def test_without_budget_the_base_says_what_it_says_alone(hosted, reference, settings):
+    chats, quiet = CHATS[:12], {"policy": {"budget": 0}, **settings}
+    same(hosted.generate_batch(chats, **quiet), reference.generate_batch(chats, schedule="lockstep", **quiet))
+    wanted = [reference.generate(chat, schedule="lockstep", **quiet) for chat in chats]
+    with ThreadPoolExecutor(len(chats)) as pool:  # some come while others write, some are listened to
+        mixed = [quiet if at % 3 else {"policy": {"threshold": 0.1}} for at in range(len(chats))]
+        futures = [
+            pool.submit(hosted.generate, chat, **each) for chat, each in zip(chats, mixed, strict=True)
+        ]
+        found = [each.result() for each in futures]
+    same(found[1::3] + found[2::3], wanted[1::3] + wanted[2::3])
+
+
 def test_the_reasoner_is_right_behind_a_prompt_that_the_base_read_alone(hosted, reference):
     long = [{"role": "user", "content": "Tom has 3 boxes with 4 pens in each. " * 12}]
     hosted.generate(long, policy={"budget": 0}, max_tokens=40)

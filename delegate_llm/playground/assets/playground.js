@@ -36,8 +36,12 @@
 
   const STATES = { resting: "", loading: "loading the weights …", ready: "ready", failed: "" };
 
+  const label = ({ base, reasoner }) => `${visible(base)} + ${visible(reasoner)}`;
+
   const showPair = () => {
     const pair = state.pairs[state.picked];
+    // A server says what it carries once it is asked.
+    for (const option of find("pair").options) if (option.value) option.textContent = label(state.pairs[option.value]);
     find("pair-state").textContent = pair ? (pair.error ? visible(pair.error) : STATES[pair.state]) : "";
     find("pair-state").className = `state ${pair?.state ?? ""}`;
     find("pair-again").hidden = pair?.state !== "failed";
@@ -73,7 +77,7 @@
     state.pairs = await client.pairs();
     find("key-form").hidden = true;
     find("form").hidden = false;
-    const options = state.pairs.map((each, at) => el("option", { value: at }, `${visible(each.base)} + ${visible(each.reasoner)}`));
+    const options = state.pairs.map((each, at) => el("option", { value: at }, label(each)));
     if (options.length > 1) options.unshift(el("option", { value: "", disabled: true, selected: true }, "pick a pair"));
     find("pair").replaceChildren(...options);
     showPair();

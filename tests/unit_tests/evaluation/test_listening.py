@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from disks import full_disk
 
 from delegate_llm import Pair, load_pair
 from delegate_llm.errors import DelegateError, PromptError, RequestError
-from delegate_llm.evaluation.listening import Listening, digest, listening_policy, scored, taken_up
+from delegate_llm.evaluation.listening import Listening, digest, listening_policy, scored
 from delegate_llm.evaluation.run_folder import Lines
 from delegate_llm.evaluation.tasks import Task, shipped_tasks
 
@@ -119,16 +118,6 @@ def test_what_no_statistic_can_take_is_said(tmp_path: Path, kept: dict[str, Any]
     lines.add([kept])
     with pytest.raises(DelegateError, match=said):
         scored(never, TASKS[:1], Listening(), lines)
-
-
-def test_a_file_of_another_plan_is_begun_anew(tmp_path: Path) -> None:
-    file = tmp_path / "policy.json.part"
-
-    def tasks(plan: dict[str, Any]) -> Sequence[Any]:
-        return [each["task"] for each in taken_up(file, plan).records]
-
-    taken_up(file, {"seed": 1}).add([{"task": "a"}])
-    assert (tasks({"seed": 1}), tasks({"seed": 2}), tasks({"seed": 1})) == (["a"], [], [])
 
 
 def test_a_digest_names_just_these_tasks() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from delegate_llm._files import write_file
 from delegate_llm.errors import RequestError
-from delegate_llm.evaluation.run_folder import PLAN, TASKS, Lines, held, read_plan, start
+from delegate_llm.evaluation.run_folder import PLAN, SAMPLES, TASKS, Lines, discard, held, read_plan, start
 
 RECORDS = st.lists(st.dictionaries(st.text(), st.none() | st.integers() | st.text()), max_size=5)
 
@@ -71,12 +71,33 @@ def test_a_line_that_is_none_is_named(tmp_path: Path, line: str) -> None:
 def test_a_folder_holds_one_run(tmp_path: Path) -> None:
     plan = {"version": 1, "shares": [0.1], "settings": {"temperature": 0.0}}
     start(tmp_path, plan, [{"id": "1"}])
+    Lines(tmp_path / SAMPLES).add([{"task": "1"}])
     start(tmp_path, {**plan, "shares": (0.1,)}, [{"id": "1"}])
     write_file(tmp_path / PLAN, json.dumps({**plan, "arms": ["..."]}))
     start(tmp_path, plan, [])
     assert read_plan(tmp_path)["arms"] == ["..."]
     with pytest.raises(RequestError, match=r"shares was \[0.1\] and is \[0.2\]"):
         start(tmp_path, {**plan, "shares": [0.2]}, [])
+
+
+def test_a_run_without_answers_is_begun_anew(tmp_path: Path) -> None:
+    start(tmp_path, {"version": 1, "models": "misspelt"}, [{"id": "1"}])
+    (tmp_path / SAMPLES).touch()
+    start(tmp_path, {"version": 1, "models": "spelt"}, [{"id": "2"}])
+    assert read_plan(tmp_path)["models"] == "spelt"
+    assert json.loads((tmp_path / TASKS).read_bytes()) == {"id": "2"}
+
+
+def test_what_is_discarded_leaves_nothing_but_others_files(tmp_path: Path) -> None:
+    for name, others in (("run", []), ("shared", ["thesis.tex"])):
+        folder = tmp_path / name
+        with held(folder):
+            start(folder, {"version": 1}, [])
+            Lines(folder / SAMPLES).add([{"task": "1"}])
+            for each in others:
+                (folder / each).touch()
+            discard(folder)
+    assert [each.name for each in tmp_path.rglob("*")] == ["shared", "thesis.tex"]
 
 
 def test_a_run_that_was_killed_while_it_began_goes_on(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from models import random_model, tokenizer
-from playground_server import Played, offer_of, playing
+from played import Played, offer_of, playing
 
 from delegate_llm import Pair, load_pair
 

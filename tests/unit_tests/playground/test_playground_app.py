@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from playground_server import Played, offer_of, playing
+from played import Played, offer_of, playing
 
 from delegate_llm import Pair
 from delegate_llm.errors import LoadError

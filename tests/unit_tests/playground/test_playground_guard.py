@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from playground_server import Played, offer_of, playing
+from played import Played, offer_of, playing
 
 from delegate_llm import Pair
 from delegate_llm.playground.guard import Guard, names_of

@@ -53,7 +53,7 @@ def playing(*offers: Offer, key: str | None = None, host: str = "127.0.0.1") -> 
             yield Played(client, offers)
     finally:
         for each in offers:
-            each.line.close()
+            each.close()
         server.should_exit = True
         thread.join(PATIENCE_S)
         listening.close()
