@@ -18,7 +18,7 @@ from delegate_llm.sampling import uniform
 from delegate_llm.text import AnswerText
 from delegate_llm.trace import Decision, Logprob, Summary, Trace
 
-__all__ = ("Facts", "Given", "judged", "score")
+__all__ = ("Choices", "Facts", "Given", "judged", "score")
 
 _BLOCK = 64  # positions whose distributions are held at once, of all rows together
 _LEAST = 8  # positions of a row that are worth a forward

@@ -125,8 +125,9 @@ def evaluate(
         int | None,
         typer.Option(
             help="Most probable tokens of each model that such a trace keeps where the two part; by "
-            "default 5, where the backend tells them.",
+            "default 5, and none on an engine, which reads an answer twice for it, as slowly as it writes.",
             min=0,
+            max=20,
             rich_help_panel=_ANSWERS,
         ),
     ] = None,
@@ -145,9 +146,6 @@ def evaluate(
     Every answer is kept as soon as it is there. A run that was broken off goes on with the same command.
     """
     _check_before(temperature=temperature, top_p=top_p, top_k=top_k)
-    if choices and backend != "transformers":
-        msg = f"choices: --backend {backend} does not tell them; leave the option out"
-        raise RequestError(msg)
     wanted = _shares(shares)
     chosen, others = _tasks(
         (tasks, problems),

@@ -120,7 +120,7 @@ def with_choices(pair: Pair, made: Sequence[Rollout], count: int) -> list[Trace]
         count: Of tokens, at every takeover and wherever the first choices differ.
 
     Raises:
-        RequestError: If the pair's backend does not tell them.
+        RequestError: If they are more than the pair's backend tells.
     """
     read = pair.score_batch(
         [list(each.job.task.messages) for each in made],

@@ -42,12 +42,12 @@ def check_texts(prompts: Any, completions: Any) -> None:
         raise PromptError(msg)
 
 
-def check_top(top: Any, *, told: bool = True) -> int:
+def check_top(top: Any, most: int | None = None) -> int:
     """Check how many choices of each model are asked for.
 
     Args:
         top: The count.
-        told: Whether the backend tells any but the first.
+        most: How many the backend tells; None is any number.
 
     Raises:
         RequestError: If it is none, or more than is told.
@@ -55,7 +55,7 @@ def check_top(top: Any, *, told: bool = True) -> int:
     if isinstance(top, bool) or not isinstance(top, int) or top < 0:
         msg = f"top: {top!r} is not an integer of at least 0"
         raise RequestError(msg)
-    if top and not told:
-        msg = f"top: {top} choices of each model are told by backend='transformers' only; leave it out"
+    if most is not None and top > most:
+        msg = f"top: {top} is more than the {most} choices of each model that this backend tells"
         raise RequestError(msg)
     return top

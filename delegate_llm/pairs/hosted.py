@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
@@ -23,6 +24,7 @@ from delegate_llm.policy import DelegationPolicy
 from delegate_llm.request import Request
 from delegate_llm.rows import Row, Vocabulary
 from delegate_llm.trace import Generation, Trace
+from delegate_llm.vllm_plugin.defaults import ALTERNATIVES
 from delegate_llm.vllm_plugin.wire import Told
 
 __all__ = ("HostedPair",)
@@ -91,11 +93,11 @@ class HostedPair(Pair):
     ) -> list[Trace]:
         """Read given texts with both models, all at once; see `Pair.score_batch`."""
         check_texts(prompts, completions)
-        check_top(top, told=False)
         scorings = [
-            self.scoring(*each, policy=policy, tools=tools) for each in zip(prompts, completions, strict=True)
+            self.scoring(*each, policy=policy, tools=tools, top=top)
+            for each in zip(prompts, completions, strict=True)
         ]
-        wait([self.engine.write(each.answer, each.hear) for each in scorings], None)
+        wait([self.engine.write(*reading) for each in scorings for reading in each.readings], None)
         return [each.trace() for each in scorings]
 
     def scoring(
@@ -105,22 +107,23 @@ class HostedPair(Pair):
         *,
         policy: DelegationPolicy | Mapping[str, Any] | None = None,
         tools: Tools = None,
+        top: int = 0,
     ) -> Scoring:
         """A text that is to be scored; arguments as for `score`."""
         if self._writer is not None:
             msg = f"score: the {self._writer} alone has nobody to be compared with; ask the pair"
             raise RequestError(msg)
-        ids = self.prompter.completion_ids(completion)
-        request = self._request(policy, ignore_eos=True, max_tokens=len(ids), seed=0)
+        ids, top = self.prompter.completion_ids(completion), check_top(top, ALTERNATIVES)
+        request = self._request(policy, ignore_eos=True, max_tokens=len(ids), seed=0, logprobs=top or None)
         row = self._row(prompt, request, tools)
         if row.room < len(ids):
             msg = f"completion: {len(ids)} tokens do not fit behind the prompt, where {row.room} are left"
             raise PromptError(msg)
-        # The reasoner is consulted everywhere and never heard.
+        # The reasoner is consulted everywhere and never heard. Who is heard says what it finds most probable.
         listening = DelegationPolicy(divergence=request.policy.divergence, threshold=_NEVER)
-        answer = self.answer(row, listening)
-        answer.forced = ids
-        return Scoring(answer, request.policy, self.vocabulary)
+        policies = [listening, *([_EVERYWHERE] if top else [])]
+        answers = [replace(self.answer(row, each), forced=ids) for each in policies]
+        return Scoring(answers, request.policy, self.vocabulary)
 
     def begin(
         self,

@@ -209,7 +209,7 @@ class Pair:
 
         Raises:
             PromptError: If the two together are too long for a context, or the completion is empty.
-            RequestError: If `top` is no count, or the backend does not tell it.
+            RequestError: If `top` is no count, or more than an engine tells, which is 20.
         """
         return self.score_batch([prompt], [completion], policy=policy, tools=tools, top=top)[0]
 

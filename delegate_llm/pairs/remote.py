@@ -24,6 +24,7 @@ from delegate_llm.policy import DelegationPolicy
 from delegate_llm.request import Request
 from delegate_llm.rows import Vocabulary
 from delegate_llm.trace import Generation, Trace
+from delegate_llm.vllm_plugin.defaults import ALTERNATIVES
 
 __all__ = ("PAIR", "RENDER", "SCORE", "TOKENS", "RemotePair", "load_remote_pair")
 
@@ -163,7 +164,7 @@ class RemotePair(Pair):
     ) -> list[Trace]:
         """Read given texts with both models, all at once; see `Pair.score_batch`."""
         check_texts(prompts, completions)
-        check_top(top, told=False)
+        check_top(top, ALTERNATIVES)
         request = self._request(policy)
         futures = [
             self._client.start(
@@ -173,6 +174,7 @@ class RemotePair(Pair):
                     {
                         **self._asked(prompt, tools, request),
                         "completion": text if isinstance(text, str) else list(text),
+                        **({"top": top} if top else {}),
                     },
                 )
             )

@@ -17,7 +17,7 @@ from delegate_llm.pairs.seam import Meter, Session
 from delegate_llm.policy import DelegationPolicy
 from delegate_llm.request import Request
 from delegate_llm.rows import Likelihood, Row, Vocabulary
-from delegate_llm.scoring import Facts, judged
+from delegate_llm.scoring import Choices, Facts, judged
 from delegate_llm.trace import Generation, Trace
 from delegate_llm.vllm_plugin.wire import Told
 
@@ -169,30 +169,45 @@ class Telling:
 class Scoring:
     """A given text on its way through both models."""
 
-    def __init__(self, answer: Answer, policy: DelegationPolicy, vocabulary: Vocabulary) -> None:
+    def __init__(self, answers: Sequence[Answer], policy: DelegationPolicy, vocabulary: Vocabulary) -> None:
         """Start with nothing read.
 
         Args:
-            answer: The text, as an answer that is forced.
+            answers: The text, as an answer that is forced; and once more under a policy that always hears the
+                reasoner, if its most probable tokens are to be known.
             policy: Says where it would have handed over.
             vocabulary: What the two models share.
         """
-        self.answer = answer
+        self._answers = answers
         self._policy = policy
         self._vocabulary = vocabulary
         self._facts: list[Facts] = []
+        self._tops: list[Choices] = []
 
-    def hear(self, told: Sequence[Told]) -> bool:
+    @property
+    def readings(self) -> list[tuple[Answer, Callable[[Sequence[Told]], bool]]]:
+        """What is to be written, each with whom to tell."""
+        return list(zip(self._answers, (self._hear, self._hear_reasoner), strict=False))
+
+    def _hear(self, told: Sequence[Told]) -> bool:
         """Add what both models said."""
         for each in told:
             assert each.reasoner_token is not None
             assert each.score is not None
-            self._facts.append(Facts(each.score, each.entropy, each.base_token, each.reasoner_token))
+            said = each.base_token, each.reasoner_token
+            self._facts.append(Facts(each.score, each.entropy, *said, base_top=each.top))
+        return True
+
+    def _hear_reasoner(self, told: Sequence[Told]) -> bool:
+        """Add what the reasoner finds most probable."""
+        self._tops += [each.top for each in told]
         return True
 
     def trace(self) -> Trace:
         """What the policy says of the whole text."""
-        return judged(self.answer.forced or (), self._facts, self._vocabulary, self._policy)
+        tops = self._tops or [()] * len(self._facts)
+        facts = [each._replace(reasoner_top=top) for each, top in zip(self._facts, tops, strict=True)]
+        return judged(self._answers[0].forced or (), facts, self._vocabulary, self._policy)
 
 
 def wait(futures: Sequence[Future[Any]], on_step: OnStep | None) -> None:

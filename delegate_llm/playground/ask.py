@@ -132,7 +132,7 @@ def _choices(
     on_step()
     try:
         (read,) = pair.score_batch([question.messages], [tokens], top=_TOP)
-    except DelegateError:  # most backends do not tell them, and the answer stands without
+    except DelegateError:  # the answer stands without
         return
     on_step()
     told = chunk(read.decisions, [Verdict()] * len(tokens), {})

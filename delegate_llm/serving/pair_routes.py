@@ -30,7 +30,7 @@ __all__ = ("PairServer", "pair_routes")
 _SETTINGS: Final = (
     *("max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "trace", "ignore_eos", "logprobs"),
 )
-_KNOWN: Final = {*_SETTINGS, "prompt", "tools", "writer", "policy", "grammar", "stream", "completion"}
+_KNOWN: Final = {*_SETTINGS, "prompt", "tools", "writer", "policy", "grammar", "stream", "completion", "top"}
 
 
 class PairServer:
@@ -88,9 +88,10 @@ class PairServer:
             _completion(body),
             policy=body.get("policy"),
             tools=_tools(body),
+            top=body.get("top", 0),
         )
-        sampling = sampling_of(scoring.answer, synchronous=self._synchronous)
-        await write(self._engine, scoring.answer, sampling, scoring.hear)
+        for answer, tell in scoring.readings:
+            await write(self._engine, answer, sampling_of(answer, synchronous=self._synchronous), tell)
         return Response(scoring.trace().to_json(), media_type="application/json")
 
     async def answer(self, body: dict[str, Any]) -> Response:

@@ -129,7 +129,7 @@ def _hear(  # noqa: PLR0917 - what `hear` cuts up
         entropy(said).double(),
         said.gather(1, ours.unsqueeze(1)).squeeze(1),
         heard.gather(1, theirs.unsqueeze(1)).squeeze(1),
-        None if top < 1 else Top(_best(said, top), _best(heard, top)),
+        None if top < 1 else Top(*(_best(seats.drawing.within(each), top) for each in (said, heard))),
     )
 
 

@@ -111,7 +111,6 @@ def test_tables_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         (("--options", '{"device": "nowhere"}'), "nowhere"),
         (("--options", "[" * 100_000), "options: .* is no JSON"),
         (("--checker", "judge"), "checker: 'judge' is unknown"),
-        (("--backend", "remote", "--choices", "3"), "choices: --backend remote does not tell them"),
     ],
 )
 def test_bad_input(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:

@@ -56,6 +56,18 @@ def essence(generation):
     )
 
 
+def same_choices(found, wanted):
+    for one, other in zip(found, wanted, strict=True):
+        for here, there in zip(one.decisions, other.decisions, strict=True):
+            for name in ("base_top", "reasoner_top"):
+                mine, theirs = getattr(here, name), getattr(there, name)
+                assert len(mine) == 5
+                assert [each.token for each in mine] == [each.token for each in theirs]
+                assert [each.logprob for each in mine] == pytest.approx(
+                    [each.logprob for each in theirs], abs=1e-2
+                )
+
+
 def same(found, wanted):
     assert [essence(each) for each in found] == [essence(each) for each in wanted]
 
@@ -145,6 +157,15 @@ def test_a_given_text_is_scored(hosted, reference, policy):
         assert one.model_copy(update={"score": None, "base_entropy": None}) == other.model_copy(
             update={"score": None, "base_entropy": None}
         )
+
+
+def test_both_models_first_choices_are_told(hosted, reference):
+    texts = ["First, 3 + 4 = 7. So the answer is 7.", "First"]
+    found = hosted.score_batch(CHATS[:2], texts, top=5)
+    same_choices(found, reference.score_batch(CHATS[:2], texts, top=5))
+    assert [each.summary for each in found] == [each.summary for each in hosted.score_batch(CHATS[:2], texts)]
+    with pytest.raises(RequestError, match="top: 21 is more than the 20 choices"):
+        hosted.score(CHATS[0], "So", top=21)
 
 
 @pytest.mark.parametrize("who", ["base", "reasoner"])

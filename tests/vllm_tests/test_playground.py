@@ -35,7 +35,7 @@ def told(played):
     for each in events:
         if each["event"] == "end":
             del each["cost"]
-    return [each for each in events if each.get("arm") and each["event"] != "choices"]
+    return [each for each in events if each.get("arm")]
 
 
 def essence(events):
@@ -45,6 +45,11 @@ def essence(events):
         arm = found.setdefault(each["arm"], {"written": "", "columns": []})
         if each["event"] == "end":
             arm["end"] = (each["text"], each["finish_reason"], each["summary"])
+        if each["event"] == "choices":
+            arm["tops"] = [
+                {at: [token for token, *_ in top] for at, top in each["tops"][name].items()}
+                for name in ("base_top", "reasoner_top")
+            ]
         if each["event"] == "piece":
             arm["written"] += each.get("text", "")
             chunk = each.get("chunk", {"tokens": [], "flags": []})
@@ -64,6 +69,7 @@ def test_over_an_engine(hosted, expected):
         assert essence(told(played)) == expected
         assert played.settled()["state"] == "ready"
     assert expected["delegated"]["end"][2]["takeovers"] > 0
+    assert all(expected["delegated"]["tops"])
 
 
 def test_over_a_server(reference, expected, tmp_path):

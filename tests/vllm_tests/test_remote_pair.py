@@ -132,13 +132,21 @@ def test_an_evaluation_over_the_wire(remote, reference, tmp_path):
     assert found[0] == found[1]
     texts = [each[1] for each in found[0][:2]]
     asked = [list(task.messages) for task in plan.tasks[:2]]
-    for one, other in zip(*(pair.score_batch(asked, texts) for pair in (remote, reference)), strict=True):
+    for one, other in zip(
+        *(pair.score_batch(asked, texts, top=3) for pair in (remote, reference)), strict=True
+    ):
         assert one.summary == other.summary
         assert [each.score for each in one.decisions] == pytest.approx(
             [each.score for each in other.decisions], rel=1e-2, abs=1e-3
         )
-    with pytest.raises(RequestError, match=r"top: 5 choices"):
-        remote.score_batch(asked, texts, top=5)
+        for name in ("base_top", "reasoner_top"):
+            mine, theirs = ([getattr(each, name) for each in trace.decisions] for trace in (one, other))
+            assert [[each.token for each in top] for top in mine] == [
+                [each.token for each in top] for top in theirs
+            ]
+    for top in (21, -1, "5"):
+        with pytest.raises(RequestError, match=r"top: "):
+            remote.score_batch(asked, texts, top=top)
 
 
 def test_prompts_scores_and_arms(remote, reference):
