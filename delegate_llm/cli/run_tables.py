@@ -36,6 +36,8 @@ def print_run(out: Console, folder: Path, found: Summary) -> None:
     if found.comparisons:
         out.print()
         print_table(out, "Differences in accuracy, task by task", _DIFFERENCES, found.comparisons)
+    if found.document["plan"]["controls"]:
+        _tell_missing(out, found.rows)
     _explain(out, folder, found.rows)
 
 
@@ -94,6 +96,14 @@ def _interval(estimate: Estimate | None, digits: int = 0) -> str:
     if estimate is None or math.isnan(estimate.low):
         return "-"
     return f"{100 * estimate.low:.{digits}f} to {100 * estimate.high:.{digits}f}"
+
+
+def _tell_missing(out: Console, rows: Sequence[Row]) -> None:
+    """Say where there was nothing that a control could match."""
+    for row in rows:
+        if row.kind == "delegated" and not any(each.of == row.name for each in rows):
+            what = "nothing" if row.share is None or row.share.value <= 0 else "everything"
+            out.print(Text(f"{row.name}: no controls, for the reasoner took {what} over"))
 
 
 def _explain(out: Console, folder: Path, rows: Sequence[Row]) -> None:

@@ -148,6 +148,17 @@ def test_a_server_says_itself_what_it_carries() -> None:
     assert carried(BASE, "mine", "remote") == ("the server's own", "mine")
 
 
+@pytest.mark.parametrize(("threshold", "what"), [(1e300, "nothing"), (0.0, "everything")])
+def test_arms_that_no_control_can_match_are_named(tmp_path: Path, threshold: float, what: str) -> None:
+    (tmp_path / "mine.json").write_text(DelegationPolicy(threshold=threshold).to_json())
+    result = call(
+        *(tmp_path / "run", "--problems", 2, "--calibrate-on", 4, "--shares", "", "--max-tokens", 40),
+        *("--policy", tmp_path / "mine.json"),
+    )
+    assert result.exit_code == 0
+    assert f"policy mine: no controls, for the reasoner took {what} over" in result.stdout
+
+
 def test_two_policies_of_one_name(tmp_path: Path) -> None:
     files = [tmp_path / each / "mine.json" for each in ("a", "b")]
     for file in files:
