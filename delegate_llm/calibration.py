@@ -42,8 +42,8 @@ def policy_for(
         **settings: The policy's others, such as the divergence that the scores are of.
 
     Raises:
-        PolicyError: As `threshold_for`, or if there are too few scores for the share, or those of the share
-            are not all above 0.
+        PolicyError: As `threshold_for`, or if there are too few scores for the share, those of the share are
+            not all above 0, or so many are equal that no threshold gives it.
     """
     scores = [score for one in rollouts for score in one]
     threshold = threshold_for(scores, share)
@@ -62,6 +62,13 @@ def policy_for(
         raise PolicyError(msg)
     # Significant digits, as scores of some divergences are tiny.
     policy = DelegationPolicy(threshold=float(f"{threshold:.{_DIGITS}g}"), **settings)
+    above = sum(score > policy.threshold for score in scores) / len(scores)
+    if not share / 2 < above < 2 * share:
+        msg = (
+            f"share: {above:.3g} of the scores are above {policy.threshold:g}, and not {share:g}, for many "
+            "are equal; give another share, or another divergence"
+        )
+        raise PolicyError(msg)
     if not spike:
         return policy
     policy = policy.model_copy(update={"spike": round(spike_for(scores, threshold), 4)})

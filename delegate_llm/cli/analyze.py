@@ -317,5 +317,7 @@ def _print(out: Console, report: Mapping[str, Any], folder: str) -> None:
     print_table(out, title, _COLUMNS, _rows(report))
     if reason := report["wrong_answers"]["reason"]:
         out.print(Text(f"\nNo AUROC: {reason}."))
+    if caveat := report["wrong_answers"]["caveat"]:
+        out.print(Text(f"\nAUROC: {caveat}."))
     out.print(Text(f"\n{_LEGEND.format(top=percent(report['top']['share']))}", "dim"))
     out.print(Text(f"\nEvery token, the summary and the pictures are in {folder!r}."))

@@ -27,6 +27,8 @@ _POINTS: Final = 101
 """Of a curve."""
 _WORST: Final = 0.1
 """Share of an answer's tokens whose mean predicts whether the answer is wrong."""
+_FEW: Final = 10
+"""Answers of the rarer outcome, below which an interval by bootstrap is far too narrow, by simulation."""
 _WORK: Final = 4_000_000
 """Tokens over which a statistic of all tokens is computed, resamples together."""
 
@@ -263,13 +265,21 @@ def _wrong_answers(draw: _Draw) -> Record:
     counts = {"answers": len(wrong), "wrong": int(wrong.sum())}
     reason = _one_sided(wrong)
     if reason is not None:
-        return {**counts, "score": None, "entropy": None, "difference": None, "reason": reason}
-    return {
-        **counts,
+        return {**counts, **dict.fromkeys(("score", "entropy", "difference", "caveat")), "reason": reason}
+    found = {
         "score": draw.over(auroc, scores, wrong),
         "entropy": draw.over(auroc, entropies, wrong),
         "difference": draw.over(_ahead, scores, entropies, wrong),
+    }
+    few = min(counts["wrong"], len(wrong) - counts["wrong"])
+    if few >= _FEW:
+        return {**counts, **found, "reason": None, "caveat": None}
+    rarer = "wrong" if counts["wrong"] == few else "right"
+    return {
+        **counts,
+        **{name: each and {**each, "low": None, "high": None} for name, each in found.items()},
         "reason": None,
+        "caveat": f"only {few} {rarer} answer{'' if few == 1 else 's'}: too few to say how sure the AUROC is",
     }
 
 

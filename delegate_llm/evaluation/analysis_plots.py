@@ -211,7 +211,10 @@ def _roc(axes: Any, table: TokenTable, summary: Record) -> None:
         axes.legend(frameon=False, loc="lower right", fontsize=8)
     axes.set_xlabel("right answers flagged")
     axes.set_ylabel("wrong answers flagged")
-    axes.set_title("Wrong answers, told by their top tenth", loc="left", fontsize=11)
+    few = said["caveat"] and said["caveat"].partition(":")[0]
+    axes.set_title(
+        "Wrong answers, told by their top tenth" + (f" ({few})" if few else ""), loc="left", fontsize=11
+    )
 
 
 # --- Drawing ---

@@ -12,7 +12,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from delegate_llm.errors import RequestError, require
@@ -34,15 +34,37 @@ Reading = tuple[str, Any]
 Checker = Callable[[str, str], Grade]
 """From the text of an answer and the right answer."""
 
-_ANCHOR: Final = re.compile(r"(?i:answer\s*(?:is|:|=))|####|\\boxed\s*\{")
-"""What models and data sets announce a conclusion with."""
-_NUMBER: Final = re.compile(r"(?:(?<!\d)[-+])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)")
-_LETTER: Final = re.compile(r"(?<![A-Za-z])[A-J](?![A-Za-z'])")
-_LONE_LETTER: Final = re.compile(r"(?<=\()[A-J](?=\))|(?<![A-Za-z])[A-J](?=[.):*]*\s*$)", re.MULTILINE)
+_ANCHOR: Final = re.compile(
+    r"(?i:(?:answer|option|choice)[*_\s\"']*(?:is|:|=|(?:would|should|will|must) be))|####|\\boxed\s*\{"
+)
+"""What models and data sets announce a conclusion with, in bold type or as JSON, too."""
+_NUMBER: Final = re.compile(
+    r"(?<![A-Za-z]\^)(?:(?<!\d)[-+])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
+)
+_OPERATOR: Final = re.compile(r"\s*(?:[-+*/×÷]|\\times|\\cdot|x(?=\s*\d))")
+"""Behind the first number of a conclusion that is still being worked out."""
+_GOES_ON: Final = re.compile(r"\s*(?:/\s*\d|\^|:\d)|\s+\d+\s*/\s*\d")
+"""Behind a number that is only a part of one: of a fraction, a power, a time."""
+_GOES_BACK: Final = re.compile(r"(?:\d\s*/\s*|\d:|\^\s*\{?|frac\s*\{[^{}]*(?:\}\s*\{)?)$")
+_LETTER: Final = re.compile(r"(?<![A-Za-z])(?<!not )(?:(?!I\s+[a-z])[A-J](?![A-Za-z'])|(?<=\()[a-j](?=\)))")
+_LONE_LETTER: Final = re.compile(
+    r"(?<=\()[A-Ja-j](?=\))|(?<=\[)[A-J](?=\])|(?<=\$)[A-J](?=\$)|(?<=>)[A-J](?=<)"
+    r"|(?<=\b[Oo]ption )[A-J]\b|(?<=\b[Cc]hoice )[A-J]\b"
+    r"|(?<![A-Za-z])[A-J](?=\s+is\s+(?:the\s+)?(?:correct|right|answer))"
+    r"|(?<![A-Za-z])[A-J](?=[.):*]*\s*$)",
+    re.MULTILINE,
+)
 """Unannounced, most letters are words: `A` and `I`."""
+_LABEL: Final = re.compile(r"^\W*([A-J])[.):]", re.MULTILINE)
+"""A letter that begins a line; where several do, they are the options."""
+_TOWER: Final = re.compile(r"(?:\^|\*\*)[\s{(]*(?:\d+[\s})]*(?:\^|\*\*)|\d{5})|\d{5}!")
+"""Powers that no algebra should be asked to work out, where nothing can stop it."""
 _SPELLED: Final = re.compile(r"\$|\\[(\[]|\\boxed|####")
 """What a right answer has that shows where its expression stands."""
-_WORD: Final = re.compile(r"\b[A-Za-z]{3,}")
+_WORD: Final = re.compile(r"(?<!\\)\b[A-Za-z]{3,}")
+_LONGEST: Final = 80
+_NEAR: Final = 40
+"""Characters, of a conclusion and before a number."""
 _SECONDS: Final = 5
 """After which an expression that is too much for the algebra counts as unread."""
 
@@ -136,47 +158,71 @@ def _compared(read: Callable[[str], Reading | None], gold: Callable[[str], Readi
     return check
 
 
-def _concluded(pattern: re.Pattern[str], text: str) -> str | None:
+def _plain(text: str) -> str:
+    """With the signs that programs know: a minus, a dollar that begins no LaTeX, and no bold type."""
+    text = re.sub(r"\\\$\s*(?=[-+.\d])", "", text.replace("\N{MINUS SIGN}", "-"))
+    return re.sub(r"(?<![\d)])\*\*|\*\*(?![\d(])", "", text)
+
+
+def _concluded(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     """The first match behind the last announcement that has one."""
     end = len(text)
     for anchor in reversed(list(_ANCHOR.finditer(text))):
         # Behind the next one there is none, and to look again would take long where a model repeats itself.
         if found := pattern.search(text, anchor.end(), end):
-            return found[0]
+            return found
         end = anchor.start()
     return None
 
 
-def _last(pattern: re.Pattern[str], text: str) -> str | None:
-    found = list(pattern.finditer(text))
-    return found[-1][0] if found else None
+def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    return next(iter(reversed(list(pattern.finditer(text)))), None)
 
 
-def _as_number(word: str | None) -> Reading | None:
-    if word is None:
+def _as_number(found: re.Match[str] | None) -> Reading | None:
+    """A number by its value; None for what is only a part of one."""
+    if found is None or _GOES_ON.match(found.string, found.end()):
         return None
-    try:
-        return word, Decimal(word.replace(",", ""))
-    except InvalidOperation:  # pragma: no cover - the pattern only lets numbers through
+    if _GOES_BACK.search(found.string, max(0, found.start() - _NEAR), found.start()):
         return None
+    return found[0], Decimal(found[0].replace(",", ""))
+
+
+def _worked_out(found: re.Match[str]) -> re.Match[str]:
+    """What a sum comes to: `20 - 5 = 15` concludes in 15."""
+    text = found.string
+    line = text.find("\n", found.end())
+    stop = re.compile(r"[.;]\s|$").search(text, found.end(), len(text) if line < 0 else line)
+    equals = text.rfind("=", found.end(), stop.start() if stop else len(text))
+    if equals < 0 or not _OPERATOR.match(text, found.end()):
+        return found
+    return _NUMBER.search(text, equals) or found
+
+
+def _announced(text: str) -> re.Match[str] | None:
+    found = _concluded(_NUMBER, text)
+    return found and _worked_out(found)
 
 
 def _stated(text: str) -> Reading | None:
-    return _as_number(_concluded(_NUMBER, text))
+    return _as_number(_announced(_plain(text)))
 
 
 def _number(text: str) -> Reading | None:
-    return _stated(text) or _as_number(_last(_NUMBER, text))
+    text = _plain(text)
+    return _as_number(_announced(text) or _last(_NUMBER, text))
 
 
 def _right_number(text: str) -> Reading | None:
     """A right answer: one number and nothing else, or one that is announced behind how it was found."""
-    whole = _NUMBER.fullmatch(text.strip().strip("$%").strip())
-    return _as_number(whole[0]) if whole else _stated(text)
+    whole = _NUMBER.fullmatch(_plain(text).strip().strip("$%").strip())
+    return _as_number(whole) if whole else _stated(text)
 
 
 def _choice(text: str) -> Reading | None:
-    letter = _concluded(_LETTER, text) or _last(_LONE_LETTER, text)
+    labels = _LABEL.findall(text)
+    found = _concluded(_LETTER, text) or _last(_LONE_LETTER, text)
+    letter = found[0].upper() if found else labels[0] if len(labels) == 1 else None
     return (letter, letter) if letter else None
 
 
@@ -200,15 +246,34 @@ def _math(text: str, answer: str) -> Grade:
     # Its time limits are alarms, which only the main thread has.
     limit = _SECONDS if threading.current_thread() is threading.main_thread() else None
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns of every limit that it cannot set
-    said = library.parse(text, parsing_timeout=limit)
-    if not said:
+    text, answer = _plain(text), _plain(answer)
+    if _TOWER.search(text):
         return Grade(correct=False, read=None)
+
+    def parse(form: str) -> Any:
+        return library.parse(form, parsing_timeout=limit)
+
     # As plain text `3\sqrt{13}` would be read as 3, and as LaTeX `18 dollars` as a product of letters.
     forms = [answer, f"${answer}$"]
     if not _SPELLED.search(answer) and ("\\" in answer or not _WORD.search(answer)):
         forms.reverse()
-    right: Any = next(filter(None, (library.parse(form, parsing_timeout=limit) for form in forms)), None)
-    return Grade(bool(right) and library.verify(right, said, timeout_seconds=limit), str(said[-1]))
+    right: Any = next(filter(None, map(parse, forms)), None)
+    said, read = parse(text), None
+    # What is announced in plain text may be an expression all the same, such as `(2, 5)` or `2^{10}`.
+    for each in filter(None, (said, *(parse(form) for form in _as_latex(text)))):
+        read = read or str(each[-1])
+        if right and library.verify(right, each, timeout_seconds=limit):
+            return Grade(correct=True, read=str(each[-1]))
+    return Grade(correct=False, read=read)
+
+
+def _as_latex(text: str) -> list[str]:
+    """The rest of the line behind the last announcement as LaTeX, if it is short and has none."""
+    anchor = _last(_ANCHOR, text)
+    tail = text[anchor.end() :].lstrip().partition("\n")[0] if anchor else ""
+    tail = tail.rstrip().strip("*").rstrip(".")
+    plain = not tail or len(tail) > _LONGEST or "$" in tail or "\\boxed" in text or _WORD.search(tail)
+    return [] if plain else [f"${tail}$"]
 
 
 CHECKERS: Final[Mapping[str, Checker]] = {

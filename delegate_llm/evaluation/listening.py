@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ("Listening", "Scored", "digest", "listening_policy", "scored")
 
+_ENDLESS: Final = 1e20
+"""Nats: a score beyond it comes of a logit of minus infinity, for which a finite number stands."""
 _NEVER: Final = 1e300
 """A threshold that no score exceeds; unlike infinity, plain JSON has it."""
 
@@ -198,7 +199,7 @@ def _check(found: Sequence[Scored]) -> None:
         raise RequestError(msg)
     for answer in found:
         for each in answer.decisions:
-            if each.score is None or each.base_entropy is None or not math.isfinite(each.score):
+            if each.score is None or each.base_entropy is None or not abs(each.score) < _ENDLESS:
                 msg = (
                     f"task {answer.task!r}: the score at position {each.position} is {each.score}, with "
                     "which nothing can be computed; choose another divergence, such as js, which is bounded"

@@ -6,6 +6,7 @@ independent. Arms answer the same tasks with the same seeds, so differences are 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -183,13 +184,21 @@ def _recovery(correct: Matrix, base: Matrix, reasoner: Matrix) -> Estimate | Non
 
     if found(correct, base, reasoner) is None:
         return None
-    return bootstrap(found, correct, base, reasoner)
+    return _varied(bootstrap(found, correct, base, reasoner))
 
 
 def _ratio(above: Matrix, below: Matrix) -> Estimate:
-    return bootstrap(lambda one, other: float(one.sum() / other.sum()) if other.sum() else 0.0, above, below)
+    def share(one: Matrix, other: Matrix) -> float:
+        return float(one.sum() / other.sum()) if other.sum() else 0.0
+
+    return _varied(bootstrap(share, above, below))
 
 
 def _difference(one: Matrix, other: Matrix) -> tuple[Estimate, float]:
     difference = one.mean(axis=1) - other.mean(axis=1)
-    return bootstrap(np.mean, difference), sign_flip(difference)
+    return _varied(bootstrap(np.mean, difference)), sign_flip(difference)
+
+
+def _varied(found: Estimate) -> Estimate:
+    """Without an interval where drawing tasks again changes nothing, which does not make it sure."""
+    return Estimate(found.value, math.nan, math.nan) if found.low == found.high else found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,10 @@ from delegate_llm.sampling import uniforms
 from delegate_llm.vllm_plugin.seats import Seats
 
 __all__ = ("Heard", "Top", "hear", "overheard")
+
+
+_HELD: Final = 1 << 27
+"""Probabilities that an accelerator compares at a time: half a gigabyte in float32, a few times over."""
 
 
 class Top(NamedTuple):
@@ -65,7 +69,7 @@ def hear(
         top: How many of the most probable tokens to tell of; none below 1.
     """
     count, width = reasoner.shape
-    step = max(1, CACHED // width) if reasoner.device.type == "cpu" else count
+    step = max(1, (CACHED if reasoner.device.type == "cpu" else _HELD) // width)
     one = partial(_hear, seats, masked=masked, silent=silent, top=top)
     cuts = [slice(start, start + step) for start in range(0, count, step)]
     parts = []

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delegate_llm import PolicyError
-from delegate_llm.calibration import spike_for, threshold_for
+from delegate_llm.calibration import policy_for, spike_for, threshold_for
 
 
 @given(st.lists(st.floats(0, 50), min_size=1, max_size=200), st.floats(0.001, 0.999))
@@ -32,3 +32,9 @@ def test_spike_is_how_far_the_high_ones_stand_out() -> None:
 def test_what_cannot_be(scores: list[float], share: float) -> None:
     with pytest.raises(PolicyError):
         threshold_for(scores, share)
+
+
+@pytest.mark.parametrize("scores", [[1.0] * 300 + [0.5] * 1000, [0.7] * 1000])
+def test_scores_that_are_equal_give_no_share(scores: list[float]) -> None:
+    with pytest.raises(PolicyError, match=r"share: 0 of the scores are above .*, and not 0.08, for many are"):
+        policy_for([scores], 0.08)

@@ -102,6 +102,19 @@ def test_nothing_is_predicted_where_there_is_one_outcome(correct: list, reason: 
     assert found["wrong"] == correct.count(False)
 
 
+def test_few_right_answers_give_no_interval() -> None:
+    rng = np.random.default_rng(5)
+    answers = [
+        answer(str(at), [("w", float(each), 1.0) for each in rng.exponential(1, 20)], correct=at < 4)
+        for at in range(60)
+    ]
+    found = summary(answers)["wrong_answers"]
+    assert found["caveat"].startswith("only 4 right answers: too few")
+    for name in ("score", "difference"):
+        assert (found[name]["low"], found[name]["high"]) == (None, None)
+        assert found[name]["value"] is not None
+
+
 def test_wrong_answers_are_predicted_as_the_rank_test_says() -> None:
     rng = np.random.default_rng(3)
     answers = []

@@ -30,6 +30,25 @@ from delegate_llm.evaluation.grading import CHECKERS, Grade, check_answer, check
         ("math", "#### 1,250", "5 * 250 = <<5*250=1250>>1,250 in all.\n#### 1,250", True, "1250"),
         ("math", "The answer is 5.", "5 * 250 = <<5*250=1250>>1,250 in all.\n#### 1,250", False, "5"),
         ("math", r"It is $\boxed{4}$.", r"If $x = 2$, it is $\boxed{2^2}$.", True, "4"),
+        ("math", r"She makes 9 x 2 = \$18 a day.", "18", True, "18"),
+        ("math", r"**\$18**", "18", True, "18"),
+        ("math", "The answer is \N{MINUS SIGN}3.", "-3", True, "-3"),
+        ("math", "The answer is (2,5).", "(2,5)", True, "(2,5)"),
+        ("math", "The answer is 2^{10}.", "1024", True, "2^{10}"),
+        ("math", r"The answer is \dfrac{1}{2}.", "0.5", True, r"\frac{1}{2}"),
+        ("math", "The answer is 3, not 4.", "4", False, "3"),
+        ("number", "The answer is 20 - 5 = 15.", "15", True, "15"),
+        ("number", "The answer is $20-5=<<20-5=15>>15.", "15", True, "15"),
+        ("number", "The answer is 12 = 3 * 4", "12", True, "12"),
+        ("number", "**Answer**: 12. Note: 1 dozen.", "12", True, "12"),
+        ("number", "The answer should be 7. I used 2 steps.", "7", True, "7"),
+        ("number", "The answer is \N{MINUS SIGN}3.", "-3", True, "-3"),
+        ("number", "The area is 15 m^2.", "15", True, "15"),
+        ("number", "The answer is 1/2.", "1", False, None),
+        ("number", r"So \boxed{\frac{3}{4}}", "3", False, None),
+        ("number", "We get 2 1/2", "2", False, None),
+        ("number", "The answer is 10^3.", "10", False, None),
+        ("number", "It is 6:15.", "15", False, None),
         ("number", "3 * 4 = 12, and the answer is 1,234.50 pens.", "1234.5", True, "1,234.50"),
         ("number", "We get 12", "12", True, "12"),
         ("number", r"\boxed{-3} and not 4", "-3", True, "-3"),
@@ -44,6 +63,17 @@ from delegate_llm.evaluation.grading import CHECKERS, Grade, check_answer, check
         ("choice", "The answer is (B).", "B", True, "B"),
         ("choice", "A or B? C", "C", True, "C"),
         ("choice", "I think so", "B", False, None),
+        *(
+            ("choice", text, "B", True, "B")
+            for text in (
+                *("B. Because C is wrong.", "B) 42", "(b)", "$B$", "[B]", "<answer>B</answer>"),
+                *("Option B is correct.", "The correct option is B because A fails.", "The answer is (b)."),
+                *('{"answer": "B"}', "Answer: I believe it is B.", "The answer is not A but B."),
+                "A) 3\nB) 4\nC) 5\nSo it is B",
+            )
+        ),
+        ("choice", "A) 3\nB) 4\nC) 5", "B", False, None),
+        ("choice", "The answer is A because it is.", "A", True, "A"),
         ("choice", "It has to be **B**", "B", True, "B"),
         ("exact", " to be \n or not ", "to be or not", True, "to be or not"),
         ("exact", "To be", "to be", False, "To be"),
@@ -66,10 +96,11 @@ def test_hostile_answers_are_wrong_and_end(text: str) -> None:
 
 def test_mathematics_beside_the_main_thread() -> None:
     found: list[Grade] = []
-    thread = threading.Thread(target=lambda: found.append(grade("The answer is 7.", "7", "math")))
+    texts = ["The answer is 7.", r"\boxed{9^{9^{9}}}", r"\boxed{7^{777777}}", r"\boxed{99999!}"]
+    thread = threading.Thread(target=lambda: found.extend(grade(text, "7", "math") for text in texts))
     thread.start()
     thread.join()
-    assert found == [Grade(correct=True, read="7")]
+    assert found == [Grade(correct=True, read="7"), *[Grade(correct=False, read=None)] * 3]
 
 
 @pytest.mark.parametrize("name", CHECKERS)

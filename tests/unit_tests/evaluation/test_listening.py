@@ -106,6 +106,7 @@ def record(**changes: Any) -> dict[str, Any]:
     [
         (record(score=None), r"the score at position 0 is None, .* choose another divergence"),
         (record(score="Infinity"), r"the score at position 0 is inf, .* such as js"),
+        (record(score=1.3e29), r"the score at position 0 is 1.3e\+29, .* such as js"),
         (record(base_entropy=None), r"choose another divergence"),
         ({**record(), "trace": {"decisions": []}}, r"the 1 answers have no token among them; raise max_tok"),
         ({**record(), "trace": {"decision": []}}, r"a kept answer is none that this version wrote"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,19 @@ def test_differences_are_taken_task_by_task(records: list[dict[str, Any]]) -> No
         )
         assert each.p == pytest.approx(expected.pvalue)
         assert each.p <= each.p_holm <= 1
+
+
+def test_no_interval_where_all_tasks_say_the_same() -> None:
+    arms = [Arm("base", "base"), Arm("reasoner", "reasoner"), Arm("all", "delegated", DelegationPolicy())]
+    same = [record(arm.name, task, 0, correct=arm.kind != "base") for arm in arms for task in range(3)]
+    found = rows(arms, same)[-1]
+    assert found.recovery is not None
+    assert found.recovery.value == 1.0
+    assert math.isnan(found.recovery.low)
+    assert found.accuracy.low < found.accuracy.high == 1.0, "Wilson's"
+    by_other = {each.other: each.difference for each in comparisons(arms, same)}
+    assert by_other["reasoner"].value == 0.0
+    assert math.isnan(by_other["reasoner"].high)
 
 
 def test_no_gap_has_no_recovery(records: list[dict[str, Any]]) -> None:
