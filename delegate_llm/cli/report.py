@@ -12,6 +12,7 @@ from rich.text import Text
 
 from delegate_llm.cli.loading import JsonOption
 from delegate_llm.cli.terminal import console, friendly, inline, json_text, remarks
+from delegate_llm.errors import RequestError
 
 __all__ = ("report",)
 
@@ -48,11 +49,14 @@ def report(
     from delegate_llm._files import write_file  # noqa: PLC0415 - not needed for --help
     from delegate_llm.report import read_answers, render  # noqa: PLC0415 - brings pydantic
 
+    path = output or _beside(run)
+    if _is_source(path, run):
+        msg = f"output: {str(path)!r} is what is to be read; name another file"
+        raise RequestError(msg)
     found = read_answers(run, arms=arm or (), limit=limit)
     notes = list(found.notes)
     if found.left_out:
         notes.append(f"{found.left_out} more answers are left out; --limit shows more.")
-    path = output or _beside(run)
     page = render(found.answers, title=title or _title(run), notes=notes)
     write_file(path, page)
     size = path.stat().st_size
@@ -67,6 +71,13 @@ def report(
             remarks().print(Text(inline(note), "dim"))
     if open_it:
         webbrowser.open(path.absolute().as_uri())
+
+
+def _is_source(path: Path, run: Path) -> bool:
+    """Whether the page would take the place of what it is made of."""
+    if run.is_dir():
+        return path.suffix in {".json", ".jsonl"} and path.resolve().parent == run.resolve()
+    return run != Path("-") and path.resolve() == run.resolve()
 
 
 def _beside(run: Path) -> Path:

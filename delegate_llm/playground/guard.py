@@ -93,7 +93,7 @@ class Guard:
 def _from_elsewhere(host: str, headers: dict[str, str]) -> tuple[HTTPStatus, str] | None:
     """What is wrong with a request that does something, if another site may have sent it."""
     origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+    if origin is not None and _place(origin) != host.lower():
         return HTTPStatus.FORBIDDEN, f"origin: {origin!r:.80} is another site; ask from the server's own page"
     if site not in ("same-origin", "none"):
         return HTTPStatus.FORBIDDEN, "origin: the request comes from another site; ask from the server's page"
@@ -121,6 +121,13 @@ def names_of(host: str) -> frozenset[str] | None:
     if _is_address(name) and ipaddress.ip_address(name).is_unspecified:
         return None
     return frozenset({name})
+
+
+def _place(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _is_address(name: str) -> bool:

@@ -38,6 +38,8 @@ class Shown:
     trace: Trace
     title: str = ""
     """The question in short."""
+    call: str | None = None
+    """Of a chat model, by the id of its record."""
     prompt: str | None = None
     text: str | None = None
     """The answer without special tokens; needed where the trace has not every token."""

@@ -68,7 +68,7 @@ def _shown(
         task.get("question") if isinstance(task.get("question"), str) else chat_text(task.get("messages"))
     )
     policy, notes = policies.get(sample["arm"], (None, ()))
-    name, seed = str(sample["task"]), sample.get("seed")
+    name, seed = str(sample["task"]), _seed(sample)
     beside = own.get((name, seed)) or own.get(name)
     correct = sample.get("correct")
     return Shown(
@@ -80,7 +80,7 @@ def _shown(
         policy=policy,
         arm=sample["arm"],
         correct=correct if isinstance(correct, bool) else None,
-        seed=seed if isinstance(seed, int) else None,
+        seed=seed,
         own=None if beside is None or beside is sample else _shown(beside, task, policies, {}, file),
         notes=notes,
     )
@@ -100,9 +100,14 @@ def _own_answers(samples: Iterable[_Record]) -> dict[Any, _Record]:
     for each in samples:
         if each["arm"] == _BASE:
             name = str(each["task"])
-            found.setdefault((name, each.get("seed")), each)
+            found.setdefault((name, _seed(each)), each)
             found.setdefault(name, each)
     return found
+
+
+def _seed(sample: _Record) -> int | None:
+    seed = sample.get("seed")
+    return seed if isinstance(seed, int) else None
 
 
 def _chosen(plan: _Record, samples: Sequence[_Record], wanted: Sequence[str]) -> frozenset[str]:
@@ -125,7 +130,8 @@ def _is_delegated(arm: _Record) -> bool:
 
 
 def _arms(plan: _Record) -> Iterator[_Record]:
-    for each in plan.get("arms") or ():
+    arms = plan.get("arms")
+    for each in arms if isinstance(arms, list) else ():
         if isinstance(each, dict) and isinstance(each.get("name"), str):
             yield each
 
@@ -140,6 +146,8 @@ def _plan(file: Path) -> _Record:
     try:
         with _opened(file) as stream:
             plan = json.load(stream)
+    except RequestError:
+        raise
     except (ValueError, RecursionError) as error:
         msg = f"{str(file)!r} is no JSON: {error!s:.120}; the folder is no run of `delegate-llm evaluate`"
         raise RequestError(msg) from None

@@ -29,12 +29,13 @@ _NO_TOKEN: Final = -1
 """Id of a token of which only the text was kept."""
 
 
-def answers_in(value: Any, where: str) -> list[Shown]:
+def answers_in(value: Any, where: str, *, among: bool = False) -> list[Shown]:
     """All answers in a JSON value.
 
     Args:
         value: As `json.loads` gives it.
         where: Named in errors.
+        among: Whether there are others, so that the state of a graph may be without any.
 
     Raises:
         RequestError: If it has none of the shapes, or one of them with something wrong in it.
@@ -42,10 +43,13 @@ def answers_in(value: Any, where: str) -> list[Shown]:
     if isinstance(value, list):
         if _is_conversation(value):
             return _of_state({"messages": value}, where)
-        return [each for at, one in enumerate(value, 1) for each in answers_in(one, f"{where}, entry {at}")]
+        listed = [answers_in(one, f"{where}, entry {at}", among=True) for at, one in enumerate(value, 1)]
+        return [each for found in listed for each in found]
     if not isinstance(value, Mapping):
         msg = f"{where}: {value!r:.60} is nothing to show; give {UNDERSTOOD}"
         raise RequestError(msg)
+    if among and _is_unanswered(value):
+        return []
     for is_one, read in _SHAPES:
         if is_one(value):
             return read(value, where)
@@ -101,8 +105,23 @@ def _of_generation(value: Mapping[str, Any], where: str) -> list[Shown]:
         msg = f"{where}, text: {text!r:.60} is no text"
         raise RequestError(msg)
     trace = Trace(level="off") if value["trace"] is None else trace_in(value["trace"], f"{where}, trace")
-    seed = seed if isinstance(seed, int) else None
-    return [Shown(id=where, title=short(text) or "(empty)", text=text, trace=trace, seed=seed)]
+    policy, notes = policy_in(value.get("policy"))
+    if policy is None and not notes and trace.decisions:
+        notes = ("The file does not name the policy, so there are no reasons, thresholds and budgets.",)
+    prompt = value.get("prompt")
+    prompt = prompt if isinstance(prompt, str) else chat_text(prompt)
+    return [
+        Shown(
+            id=where,
+            title=short(prompt or text) or "(empty)",
+            text=text,
+            trace=trace,
+            policy=policy,
+            prompt=prompt,
+            seed=seed if isinstance(seed, int) else None,
+            notes=notes,
+        )
+    ]
 
 
 def _of_trace(value: Mapping[str, Any], where: str) -> list[Shown]:
@@ -122,6 +141,7 @@ def _of_record(value: Mapping[str, Any], where: str) -> list[Shown]:
     return [
         Shown(
             id=str(value.get("id", where)),
+            call=str(value["id"]) if value.get("id") else None,
             title=short(said) or "(empty)",
             trace=trace,
             policy=policy,
@@ -185,7 +205,8 @@ def _of_call(call: Mapping[str, Any], where: str) -> Shown:
         raise RequestError(msg) from None
     trace = Trace(level="takeovers", decisions=decisions, summary=summary)
     title = f"Call {call.get('call', 0)} of {call['node']}"
-    return Shown(id=str(call["id"]), title=title, trace=trace, node=str(call["node"]))
+    name = str(call["id"])
+    return Shown(id=name, call=name, title=title, trace=trace, node=str(call["node"]))
 
 
 # --- Which one it is ---
@@ -210,6 +231,16 @@ def _is_conversation(values: list[Any]) -> bool:
     messages = [_unwrapped(each) for each in values]
     kinds = [each for each in messages if isinstance(each, Mapping) and "content" in each]
     return len(kinds) == len(values) and 0 < sum(map(_has_record, kinds)) < len(kinds)
+
+
+def _is_unanswered(value: Mapping[str, Any]) -> bool:
+    """Whether it is the state of a graph, as it stands or in a snapshot, in which nobody has answered yet."""
+    state = value["values"] if isinstance(value.get("values"), Mapping) else value
+    there = {"messages", "delegation_traces"} & state.keys()
+    plain = not (state.keys() & {"text", "summary", "decisions", "response_metadata"})
+    inside = [_has_record(_unwrapped(each)) for each in _listed(state.get("messages"))]
+    known = bool(there) or state is not value
+    return known and plain and not any(inside) and not _listed(state.get("delegation_traces"))
 
 
 def _is_call(value: Any) -> bool:

@@ -63,10 +63,19 @@ def read_answers(path: Path, *, arms: Sequence[str] = (), limit: int = 200) -> F
 def _in_file(path: Path) -> Iterator[Shown]:
     name = "stdin" if path == STDIN else str(path)
     text = _text(path, name)
+    try:
+        yield from _told(path, text, name)
+    except RecursionError:
+        msg = f"{name}: it is nested too deeply to be answers; give {UNDERSTOOD}"
+        raise RequestError(msg) from None
+
+
+def _told(path: Path, text: str, name: str) -> Iterator[Shown]:
+    """The answers of all its lines or values; one that is a state without any is passed over."""
     if path.suffix.lower() == ".jsonl" or _has_lines(text):
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
-                yield from answers_in(_parsed(line, name, number), f"{name}, line {number}")
+                yield from answers_in(_parsed(line, name, number), f"{name}, line {number}", among=True)
     else:
         yield from answers_in(_parsed(text, name), name)
 
@@ -108,5 +117,8 @@ def _parsed(text: str, name: str, line: int | None = None) -> Any:
 
 
 def _numbered(answers: Iterable[Shown]) -> list[Shown]:
-    """Answers that have no name of their own by their place, as the path of a file belongs on no page."""
-    return [replace(each, id=str(at)) for at, each in enumerate(answers, 1)]
+    """Answers by their place, for the path of a file belongs on no page; each call once, in all states."""
+    found: dict[Any, Shown] = {}
+    for at, each in enumerate(answers):
+        found.setdefault(each.call or at, each)
+    return [replace(each, id=str(at)) for at, each in enumerate(found.values(), 1)]

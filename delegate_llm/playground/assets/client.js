@@ -72,6 +72,8 @@ globalThis.delegation ??= {};
   };
 
   const enter = (given) => {
+    // No header carries other characters, so no key has them.
+    if (/[^\x20-\x7e]/.test(given)) throw new Refused(401, "a key has letters, digits and signs of ASCII only");
     key = given;
     sessionStorage.setItem(KEPT, given);
   };

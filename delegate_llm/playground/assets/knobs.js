@@ -73,6 +73,13 @@
     return kind ? { [kind.field]: number("budget") } : null;
   };
 
+  /** What has to be a number and is none, in words; null if nothing is missing. */
+  const missing = () => {
+    const asked = { threshold: "the threshold", spike: "the spike factor", ...(BUDGETS[find("budget-kind").value] && { budget: "the budget" }) };
+    const id = Object.keys(asked).find((each) => number(each) === null);
+    return id ? `${asked[id]} is empty; give a number` : null;
+  };
+
   /** The policy as it is set, what of the pair's own stays as it is, and the settings of an answer. */
   const read = () => ({
     window: own.spike_window,
@@ -116,5 +123,5 @@
     });
   };
 
-  globalThis.delegation.knobs = { adopt, listen, read };
+  globalThis.delegation.knobs = { missing, adopt, listen, read };
 }

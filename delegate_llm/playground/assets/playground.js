@@ -195,7 +195,8 @@
     const question = find("question").value;
     const { policy, settings } = knobs.read();
     cancel();
-    complain(null);
+    complain(knobs.missing());
+    if (knobs.missing()) return say("", "failed");
     const running = new AbortController();
     state.running = running;
     const asked = JSON.stringify([state.picked, question, settings]);
@@ -255,6 +256,7 @@
   // --- The key, and the start ---
 
   const askKey = () => {
+    complain(null);
     find("key-wrong").hidden = !sessionStorage.length;
     find("key-form").hidden = false;
     find("form").hidden = true;
@@ -263,7 +265,12 @@
 
   find("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    client.enter(find("key").value.trim());
+    try {
+      client.enter(find("key").value.trim());
+    } catch {
+      find("key-wrong").hidden = false;
+      return;
+    }
     guarded(listPairs());
   });
   find("form").addEventListener("submit", (event) => {

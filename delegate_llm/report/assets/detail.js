@@ -55,13 +55,13 @@
     }
     const cause = columns.cause(at);
     const rows = [
+      cause === null ? null : el("div", { class: "why" }, el("dt", {}, "Why"), el("dd", {}, cause)),
       row("Said", token(columns.data.tokens[at])),
       row("Base", token(columns.base(at)), top(columns.data.base_top[at])),
       row("Reasoner", token(columns.reasoner(at)), top(columns.data.reasoner_top[at])),
       row("Score", scored(columns, at)),
       row("Entropy", columns.entropy(at) === null ? "not known" : `${number(columns.entropy(at))} nats, of the base`),
       budget(columns, at),
-      cause === null ? null : el("div", { class: "why" }, el("dt", {}, "Why"), el("dd", {}, cause)),
     ];
     return [heading(columns, at), el("dl", {}, ...rows.filter(Boolean))];
   };

@@ -13,6 +13,7 @@
     ["arm", "Arm", (data) => data.arm],
     ["correct", "Graded", (data) => (data.correct === null ? null : data.correct ? "correct" : "wrong")],
   ];
+  const ARROWS = new Set(["ArrowLeft", "ArrowRight"]); // up and down scroll the page
   const KEYS = [
     ["← →", "token before, token after"],
     ["↑ ↓", "line above, line below"],
@@ -130,6 +131,7 @@
   // --- The one that is shown ---
 
   const show = (at) => {
+    const inside = find("shown").contains(document.activeElement);
     state.index = at;
     state.view = at === null ? null : answerView(unpacked(answers[at]));
     find("shown").replaceChildren(...(state.view ? [state.view.element] : []));
@@ -137,6 +139,7 @@
       state.view.filter(state.kind);
       state.view.compare(state.compare);
       find("compare").disabled = state.view.columns.data.own === null;
+      if (inside) state.view.select(0, true);
     }
     mark();
   };
@@ -208,7 +211,8 @@
     if (event.target.closest(".item") && (event.key === "ArrowDown" || event.key === "ArrowUp")) {
       turn(event.key === "ArrowDown" ? 1 : -1);
       find("items").querySelector("[aria-current]")?.focus();
-    } else if (Object.hasOwn(ACTIONS, event.key) && (!find("help").open || event.key === "?")) ACTIONS[event.key]();
+    } else if (event.target === document.body && ARROWS.has(event.key) && state.view?.tokens.length) state.view.select(0, true);
+    else if (Object.hasOwn(ACTIONS, event.key) && (!find("help").open || event.key === "?")) ACTIONS[event.key]();
     else return;
     event.preventDefault();
   };

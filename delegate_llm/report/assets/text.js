@@ -24,9 +24,14 @@ globalThis.delegation ??= {};
     return code === 0x7f ? "\u2421" : `\\u${code.toString(16).padStart(4, "0")}`;
   };
 
+  // Text of nothing else would be there, and not to be seen.
+  const UNSEEN = /^[\u00ad\p{Default_Ignorable_Code_Point}]+$/u;
+  const named = (character) => `\\u{${character.codePointAt(0).toString(16)}}`;
+
   /** Text with everything that could steer or cover a display spelled out; newlines and tabs stay. */
   const visible = (text) =>
     String(text)
+      .replace(UNSEEN, (all) => [...all].map(named).join(""))
       .replace(STEERING, spelled)
       .replace(PILED, (_, first, rest) => `${first}⟨and ${[...rest].length} marks more⟩`);
 

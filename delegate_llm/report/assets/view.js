@@ -21,6 +21,10 @@
   const { clipped, Columns, detail, el, inline, number, strip, visible, withBreaks } = globalThis.delegation;
   const ARROWS = { ArrowLeft: -1, ArrowRight: 1 };
   const LONGEST_TEXT = 200000; // characters of a prompt or a text
+  // Lines are laid out anew when any token of their block changes, so a long answer is cut: after so many tokens
+  // at the next end of a line, and after so many more anywhere.
+  const BLOCK = 400;
+  const LONGEST_BLOCK = 2000;
 
   // --- Tokens ---
 
@@ -160,6 +164,7 @@
       this.tokens = [];
       this.current = null;
       this.kind = "all";
+      this.filled = 0; // tokens of the last block
       this.list = el("div", { class: "tokens", role: "listbox", "aria-label": "Answer, token by token", "aria-orientation": "horizontal", dir: "auto" });
       this.legend = shades();
       this.panel = el("aside", { class: "detail", "aria-live": "polite", "aria-label": "About this token" });
@@ -179,20 +184,35 @@
     }
 
     grow(from) {
-      const made = document.createDocumentFragment();
+      let block = this.list.lastElementChild;
+      let made = document.createDocumentFragment();
       for (let at = from; at < this.columns.length; at += 1) {
+        if (!block || this.isFull(at)) {
+          block?.append(made);
+          made = document.createDocumentFragment();
+          block = el("div", { class: "block", role: "presentation" });
+          this.list.append(block);
+          this.filled = 0;
+        }
         const last = at ? this.columns.position(at - 1) : -1;
         if (this.columns.position(at) > last + 1) made.append(el("span", { class: "gap", "aria-hidden": "true" }, " … "));
         const token = tokenElement(this.columns, at);
         this.tokens.push(token);
+        this.filled += 1;
         token.classList.toggle("aside", !this.columns.matches(at, this.kind));
         made.append(token);
       }
-      this.list.append(made);
+      block?.append(made);
       this.list.hidden = !this.tokens.length;
       if (this.current === null && this.tokens.length) this.tokens[0].tabIndex = 0;
       this.legend.hidden = this.strip.element.hidden = !this.tokens.length;
       this.strip.draw();
+    }
+
+    /** Whether the block before an entry takes no more. */
+    isFull(at) {
+      if (this.filled < BLOCK) return false;
+      return this.filled >= LONGEST_BLOCK || this.columns.data.tokens[at - 1].endsWith("\n");
     }
 
     append(chunk) {
