@@ -25,6 +25,10 @@ def write_file(file: Path, content: str | bytes) -> None:
     data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     part = None
     try:
+        file = file.resolve()  # what a link leads to is written, not the link
+        if file.exists() and not file.is_file() and not file.is_dir():
+            file.write_bytes(data)  # a device or a pipe, which nothing must take the place of
+            return
         descriptor, part = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
         with os.fdopen(descriptor, "wb") as out:
             out.write(data)

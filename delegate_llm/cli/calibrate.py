@@ -276,8 +276,11 @@ def _checked(
 
 def _part(out: Path) -> Path:
     """Folder in which finished answers are kept meanwhile."""
-    if out.is_dir() or not os.access(out.parent, os.W_OK):
-        why = "is a folder" if out.is_dir() else f"has no folder {str(out.parent)!r} to be written to"
+    odd = out.exists() and not out.is_file()
+    if odd or not os.access(out.parent, os.W_OK):
+        why = f"has no folder {str(out.parent)!r} to be written to"
+        if odd:
+            why = "is a folder" if out.is_dir() else "is no file"
         msg = f"out: {str(out)!r} {why}; name a file, such as policy.json"
         raise RequestError(msg)
     return out.with_name(f"{out.name}.part")

@@ -41,7 +41,7 @@ from delegate_llm.cli.task_options import (
     models_named,
     own_checker,
 )
-from delegate_llm.cli.terminal import console, friendly, json_text, remarks
+from delegate_llm.cli.terminal import console, friendly, inline, json_text, remarks
 from delegate_llm.errors import DelegateError, RequestError
 
 if TYPE_CHECKING:
@@ -155,6 +155,13 @@ def evaluate(
         checker=checker,
         system=system,
     )
+    if spike_window is not None and not spike:
+        msg = f"spike_window: {spike_window} is of no use without a spike; leave it out"
+        raise RequestError(msg)
+    again = sum(each.messages in [other.messages for other in others] for each in chosen)
+    if again:
+        what = f"warning: {again} of the tasks are among those that set the thresholds"
+        remarks().print(Text(what, "bold yellow"))
     sampled = (0.0 if samples == 1 else 0.7) if temperature is None else temperature
     if samples > 1 and sampled == 0:
         msg = (
@@ -206,6 +213,7 @@ def evaluate(
 def _run(folder: Path, plan: Plan, load: Any, checker: Any) -> list[Arm]:
     """Run it with a bar, and say what was kept if it breaks off."""
     from delegate_llm.evaluation.evaluating import evaluate as run  # noqa: PLC0415 - brings pydantic
+    from delegate_llm.evaluation.run_folder import answered  # noqa: PLC0415 - needed here only
     from delegate_llm.evaluation.run_summary import check_pictures  # noqa: PLC0415 - brings numpy
 
     check_pictures()
@@ -224,7 +232,7 @@ def _run(folder: Path, plan: Plan, load: Any, checker: Any) -> list[Arm]:
         try:
             return run(folder, plan, load, checker=checker, done=done)
         except (DelegateError, KeyboardInterrupt):
-            if (folder / "run.json").exists():
+            if answered(folder):
                 kept = f"What was finished is kept in {str(folder)!r}"
                 remarks().print(Text(f"{kept}; the same settings go on from there."))
             raise
@@ -287,8 +295,9 @@ def _policies(files: Sequence[Path]) -> dict[str, DelegationPolicy]:
 
     found: dict[str, DelegationPolicy] = {}
     for file in files:
-        if file.stem in found:
-            msg = f"policy: two files are called {file.stem!r}; the name is the arm's, so rename one"
+        name = inline(file.stem)
+        if name in found:
+            msg = f"policy: two files are called {name!r}; the name is the arm's, so rename one"
             raise RequestError(msg)
-        found[file.stem] = DelegationPolicy.read(file)
+        found[name] = DelegationPolicy.read(file)
     return found

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 import typer
 
 from delegate_llm.cli.terminal import remarks
-from delegate_llm.errors import RequestError
+from delegate_llm.errors import LoadError, RequestError
 
 if TYPE_CHECKING:
     from delegate_llm.pairs.pair import Pair
@@ -101,10 +101,14 @@ def prepare(base: str, reasoner: str) -> None:
     screen = remarks()
     there = "delegate_llm.pairs.loading" in sys.modules
     with nullcontext() if there else screen.status("Loading torch and transformers …"):
-        import torch  # noqa: PLC0415 - slow
-        from transformers.utils import logging  # noqa: PLC0415 - slow
+        try:
+            import torch  # noqa: PLC0415 - slow
+            from transformers.utils import logging  # noqa: PLC0415 - slow
 
-        import delegate_llm.pairs.loading  # noqa: F401, PLC0415 - slow
+            import delegate_llm.pairs.loading  # noqa: F401, PLC0415 - slow
+        except OSError as error:  # such as a temporary folder on a full disk
+            msg = f"torch and transformers cannot be loaded: {error}"
+            raise LoadError(msg) from error
     logging.set_verbosity_error()
     shipped = {base, reasoner} <= {BASE, REASONER}
     if shipped:

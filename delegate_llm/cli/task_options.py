@@ -108,10 +108,11 @@ def chosen_tasks(
     if source == SHIPPED and completions:
         msg = "tasks: the shipped generator has no texts to score; give a JSONL file with a `completion` each"
         raise RequestError(msg)
+    if checker is not None and ":" not in checker:
+        named_checker(checker)
     if source == SHIPPED:
         tasks = shipped_tasks(_COUNT if count is None else count, seed=seed, split=split)
         if checker is not None and ":" not in checker:
-            named_checker(checker)
             tasks = [replace(each, checker=checker) for each in tasks]
     else:
         # A function of the user's may take any answer, and so does this one.

@@ -6,6 +6,8 @@ where a person is looking: on a terminal, by rich's rules (so `NO_COLOR` and `FO
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import io
 import re
@@ -90,6 +92,12 @@ def friendly(command: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
             line = visible(" ".join(str(error).split()))
             remarks().print(Text.assemble(("error: ", "bold red"), line))
             raise typer.Exit(2 if isinstance(error, _BAD_INPUT) else 1) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            with contextlib.suppress(OSError):
+                remarks().print(Text.assemble(("error: ", "bold red"), visible(str(error))))
+            raise typer.Exit(1) from None
         except KeyboardInterrupt:
             if (screen := remarks()).is_terminal:
                 screen.print()  # the prompt of the shell begins on its own line

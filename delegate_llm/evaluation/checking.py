@@ -163,7 +163,8 @@ def audit(
     tokens = sum(each.generation.trace.summary.tokens for each in made)
     takeovers = sum(each.generation.trace.summary.takeovers for each in made)
     rate = missed / len(drawn) if drawn else 0.0
-    low, high = wilson(missed, len(drawn)) if skipped else (0.0, 0.0)
+    some = len(drawn) < len(skipped)  # else nothing is left to estimate
+    low, high = wilson(missed, len(drawn)) if some else (rate, rate)
     rates = Estimate(rate, low, high)
     return Audit(
         skipped=len(skipped),

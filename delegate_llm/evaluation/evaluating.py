@@ -11,14 +11,23 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from delegate_llm._files import write_file
 from delegate_llm.calibration import policy_for
+from delegate_llm.errors import RequestError
 from delegate_llm.evaluation.arms import CONTROLS, Arm, control
 from delegate_llm.evaluation.grading import Checker, grade
 from delegate_llm.evaluation.listening import Listening, digest, scored
-from delegate_llm.evaluation.rollouts import Job, Rollout, batches, jobs, rollouts, with_choices
+from delegate_llm.evaluation.rollouts import (
+    Job,
+    Rollout,
+    batches,
+    check_prompts,
+    jobs,
+    rollouts,
+    with_choices,
+)
 from delegate_llm.evaluation.run_folder import CALIBRATION, PLAN, SAMPLES, Lines, Record, held, start
 from delegate_llm.evaluation.tasks import Task
 from delegate_llm.policy import DelegationPolicy, DivergenceName
@@ -27,7 +36,7 @@ from delegate_llm.trace import Trace, TraceLevel, Usage
 if TYPE_CHECKING:
     from delegate_llm.pairs.pair import Pair
 
-__all__ = ("Plan", "Run", "evaluate")
+__all__ = ("Plan", "Run", "evaluate", "of_plan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +119,7 @@ class Run:
         start(folder, plan.document(), map(asdict, plan.tasks))
         self._folder, self._plan, self._checker, self._done = folder, plan, checker, done
         self._samples = Lines(folder / SAMPLES, without="trace")
+        self._samples.records = of_plan(self._samples.records, plan, folder / SAMPLES)
 
     def finish(self, load: Callable[[], Pair]) -> list[Arm]:
         """Do what is left.
@@ -203,6 +213,7 @@ class Run:
         if not left:
             return
         settings = {**self._plan.settings, "trace": trace}
+        check_prompts(pair(), [job.task for batch in left for job in batch])
         for made in rollouts(pair(), left, policy=policy, settings=settings):
             yield [each for each in made if each.job.key not in finished]
             for _ in made:
@@ -227,7 +238,7 @@ class Run:
         with (self._folder / SAMPLES).open("rb") as lines:
             for record in map(json.loads, lines):
                 if record["arm"] == name:
-                    if record["trace"]["level"] != "full":
+                    if (record.get("trace") or {}).get("level") != "full":
                         return []
                     found += (each["base_entropy"] for each in record["trace"]["decisions"])
         return [] if None in found else found
@@ -285,6 +296,45 @@ def _once(load: Callable[[], Pair]) -> Callable[[], Pair]:
         return loaded[0]
 
     return get
+
+
+_FIELDS: Final = {
+    "arm": str,
+    "task": str,
+    "sample": int,
+    "text": str,
+    "correct": bool,
+    "summary": Mapping,
+    "usage": Mapping,
+    "seconds": int | float,
+}
+
+
+def of_plan(records: Sequence[Record], plan: Plan, file: Path) -> list[Record]:
+    """The samples of a run, each once: somebody may have mended the file.
+
+    Args:
+        records: All lines.
+        plan: Of the run.
+        file: Where they stand, for errors.
+
+    Raises:
+        RequestError: Naming a line that is none of them.
+    """
+    tasks = {each.id for each in plan.tasks}
+    known: dict[tuple[Any, ...], Record] = {}
+    for number, each in enumerate(records, 1):
+        wrong = [name for name, kind in _FIELDS.items() if not isinstance(each.get(name), kind)]
+        if not wrong and not (each["task"] in tasks and 0 <= each["sample"] < plan.samples):
+            wrong = ["task", "sample"]
+        if wrong:
+            msg = (
+                f"{str(file)!r}, line {number}: it is no answer of this run, by its {' and '.join(wrong)}; "
+                "remove the line to run it again"
+            )
+            raise RequestError(msg)
+        known.setdefault((each["arm"], each["task"], each["sample"]), each)
+    return list(known.values())
 
 
 def _usage(arm: Arm, usage: Usage) -> Record:

@@ -123,13 +123,23 @@ def checker_from(place: str) -> Checker:
 
     def graded(text: str, answer: str) -> Grade:
         try:
-            verdict = check(text, answer)
-        except Exception as error:
+            verdict = _verdict(check(text, answer))
+        except (Exception, SystemExit) as error:
             msg = f"checker: {place!r} raised {error!r:.200} for the right answer {answer!r:.80}; mend it"
             raise RequestError(msg) from error
         return Grade(bool(verdict), None if verdict is None else text.strip())
 
     return graded
+
+
+def _verdict(given: Any) -> bool | None:
+    """What a function of the user's returned, numpy's truth values included; raises `TypeError`."""
+    if given is None or isinstance(given, bool):
+        return given
+    if isinstance(given, str) or bool(given) != given:
+        msg = f"it returned {given!r:.80}, and not True, False or None"
+        raise TypeError(msg)
+    return bool(given)
 
 
 def check_answer(answer: str, name: str, checker: Checker) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from delegate_llm.errors import PolicyError, PromptError, RequestError
 from delegate_llm.evaluation.grading import Checker, grade
-from delegate_llm.evaluation.rollouts import Job, Rollout, batches, jobs, rollouts
+from delegate_llm.evaluation.rollouts import Job, Rollout, batches, check_prompts, jobs, rollouts
 from delegate_llm.evaluation.run_folder import Lines, Record
 from delegate_llm.evaluation.tasks import Task
 from delegate_llm.policy import DelegationPolicy, DivergenceName
@@ -111,6 +111,8 @@ def scored(
     work = jobs(tasks, seed=how.seed)
     left = [each for each in batches(work, how.batch) if any(job.task.id not in there for job in each)]
     pair = load() if left else None
+    if pair is not None:
+        check_prompts(pair, [job.task for batch in left for job in batch])
     for batch in left:
         assert pair is not None
         made = [_line(each, checker) for each in _batch(pair, batch, how) if each.job.task.id not in there]
@@ -178,16 +180,23 @@ def _line(made: _Made, checker: Checker | None) -> Record:
 
 def _told(record: Record) -> Scored:
     try:
-        return Scored(
-            task=record["task"],
+        trace = Trace.model_validate(record["trace"])
+        found = Scored(
+            task=str(record["task"]),
             text=record["text"],
-            decisions=Trace.model_validate(record["trace"]).decisions,
+            decisions=trace.decisions,
             correct=record["correct"],
             finish_reason=record["finish_reason"],
         )
-    except (KeyError, PolicyError) as error:
+    except (KeyError, TypeError, PolicyError) as error:
         msg = f"a kept answer is none that this version wrote ({error!r:.80}); remove the file to start over"
         raise RequestError(msg) from error
+    if trace.level != "full":
+        msg = (
+            f"the kept answer to task {found.task!r} has not every decision; remove its line to run it again"
+        )
+        raise RequestError(msg)
+    return found
 
 
 def _check(found: Sequence[Scored]) -> None:

@@ -111,6 +111,20 @@ def rollouts(
         yield [Rollout(job, one, seconds) for job, one in zip(batch, written, strict=True)]
 
 
+def check_prompts(pair: Pair, tasks: Iterable[Task]) -> None:
+    """Say which task cannot be asked before any is.
+
+    Raises:
+        PromptError: If a model cannot read one.
+    """
+    for task in tasks:
+        try:
+            pair.check_prompt(list(task.messages))
+        except PromptError as error:
+            msg = f"task {task.id!r}: {error}"
+            raise PromptError(msg) from error
+
+
 def with_choices(pair: Pair, made: Sequence[Rollout], count: int) -> list[Trace]:
     """The full traces of answers, with the most probable tokens of both models where the two part.
 

@@ -37,6 +37,11 @@ TASKS: Final = "tasks.jsonl"
 SAMPLES: Final = "samples.jsonl"
 CALIBRATION: Final = "calibration.jsonl"
 _LOCK: Final = ".lock"
+_LATER: Final = (
+    *("tasks", "shares", "policies", "controls", "spike", "spike_window"),
+    *("samples", "trace", "choices", "checker"),
+)
+"""What answers to calibration tasks do not depend on."""
 
 Record: TypeAlias = dict[str, Any]
 
@@ -103,7 +108,7 @@ class Lines:
     def _record(self, line: bytes, number: int) -> Record:
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             msg = (
                 f"{str(self._file)!r}, line {number}: it is no JSON: {error}; remove the line to run it again"
             )
@@ -117,7 +122,8 @@ class Lines:
 def start(folder: Path, plan: Mapping[str, Any], tasks: Iterable[Mapping[str, Any]]) -> None:
     """Begin a run, or make sure that the one in the folder is the same.
 
-    One that holds no answer yet, as after a model's name that was misspelt, is begun anew.
+    One that holds no answer yet, as after a model's name that was misspelt, is begun anew; one that holds
+    only those to calibration tasks goes on, whatever else has changed that they do not depend on.
 
     Args:
         folder: It must exist.
@@ -131,15 +137,20 @@ def start(folder: Path, plan: Mapping[str, Any], tasks: Iterable[Mapping[str, An
         there = sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
     except OSError as error:
         raise cannot_write(folder, error) from error
+    listed = "".join(f"{json.dumps(each)}\n" for each in tasks)
     if PLAN in there and answered(folder):
-        _same(folder, read_plan(folder), plan)
-        return
+        begun = _holds(folder / SAMPLES)
+        _same(folder, read_plan(folder), plan, but=() if begun else _LATER)
+        if begun:
+            if TASKS not in there or (folder / TASKS).read_bytes() != listed.encode():
+                write_file(folder / TASKS, listed)
+            return
     if PLAN not in there and there:
         msg = f"{str(folder)!r} holds {there[0]!r} and no run; choose an empty folder, or a new one"
         raise RequestError(msg)
     # First of all, so that whatever ends this process leaves a folder that is known for a run.
     write_file(folder / PLAN, json.dumps(plan, indent=2) + "\n")
-    write_file(folder / TASKS, "".join(f"{json.dumps(each)}\n" for each in tasks))
+    write_file(folder / TASKS, listed)
 
 
 def read_plan(folder: Path) -> Record:
@@ -154,7 +165,7 @@ def read_plan(folder: Path) -> Record:
     except OSError as error:
         msg = f"there is no run in {str(folder)!r}: cannot read {PLAN}: {error.strerror or error}"
         raise RequestError(msg) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         msg = f"{str(file)!r} is no JSON: {error}; the folder is no run of ours"
         raise RequestError(msg) from None
     if not isinstance(plan, dict) or plan.get("version") != 1:
@@ -193,15 +204,18 @@ def discard(folder: Path) -> None:
 
 def answered(folder: Path) -> bool:
     """Whether anything is there that would be missed."""
-    files = [folder / name for name in (SAMPLES, CALIBRATION)]
-    return any(each.exists() and each.stat().st_size for each in files)
+    return _holds(folder / SAMPLES) or _holds(folder / CALIBRATION)
 
 
-def _same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def _holds(file: Path) -> bool:
+    return file.exists() and file.stat().st_size > 0
+
+
+def _same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], but: Iterable[str] = ()) -> None:
     plain = json.loads(json.dumps(new))
     for name in dict.fromkeys((*plain, *old)):
         was, now = (json.dumps(each.get(name)) for each in (old, plain))
-        if was != now and name != "arms":
+        if was != now and name not in {"arms", *but}:
             msg = (
                 f"{str(folder)!r} holds a run with other settings: {name} was {was:.80} and is {now:.80}; "
                 "give the same settings to go on, choose another folder, or remove this one"

@@ -13,7 +13,7 @@ from delegate_llm._files import write_file
 from delegate_llm.errors import require
 from delegate_llm.evaluation.arms import Arm
 from delegate_llm.evaluation.decision_plot import plot_decisions
-from delegate_llm.evaluation.evaluating import Plan
+from delegate_llm.evaluation.evaluating import Plan, of_plan
 from delegate_llm.evaluation.run_folder import SAMPLES, Lines, Record
 from delegate_llm.evaluation.run_plots import plot_accuracy, plot_cost
 from delegate_llm.evaluation.run_table import Comparison, Row, comparisons, rows
@@ -50,7 +50,8 @@ def summarise(folder: Path, plan: Plan, arms: Sequence[Arm]) -> Summary:
         MissingExtraError: If matplotlib is not installed.
         RequestError: If a file cannot be written.
     """
-    records = Lines(folder / SAMPLES, without="trace").records
+    file = folder / SAMPLES
+    records = of_plan(Lines(file, without="trace").records, plan, file)
     found, differences = rows(arms, records), comparisons(arms, records)
     document = {
         "version": 1,

@@ -187,6 +187,12 @@ def _messages(given: Mapping[str, Any], where: str) -> tuple[Message, ...]:
         msg = f"{where}: messages: {listed!r:.80} is no list of objects with `role` and `content`, both text"
         raise RequestError(msg)
     messages = tuple({"role": each["role"], "content": each["content"]} for each in listed)
+    for each in messages:
+        try:
+            each["content"].encode()
+        except UnicodeEncodeError:
+            msg = f"{where}: the question holds half a character, which no model can read; take it out"
+            raise RequestError(msg) from None
     if not any(each["content"].strip() for each in messages):
         msg = f"{where}: the question is empty"
         raise RequestError(msg)

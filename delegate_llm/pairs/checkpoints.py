@@ -114,8 +114,11 @@ def _load(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     common = {"revision": revision, "trust_remote_code": options.trust_remote_code}
     try:
+        tokenizer = AutoTokenizer.from_pretrained(where, **common)
+    except Exception as error:  # tokenizers raises nothing more particular
+        raise LoadError(_why(who, source, error, options)) from error
+    try:
         with _quiet_in_pipes():
-            tokenizer = AutoTokenizer.from_pretrained(where, **common)
             model = AutoModelForCausalLM.from_pretrained(
                 where,
                 **common,

@@ -264,6 +264,14 @@ class Pair:
             raise RequestError(msg)
         return Request.check(policy=self.policy if policy is None else policy, **settings)
 
+    def check_prompt(self, prompt: Prompt, *, tools: Tools = None) -> None:
+        """Raise what `generate` would raise about a prompt, without writing anything.
+
+        Raises:
+            PromptError: If there is something wrong with it, or it is longer than a model's context.
+        """
+        self._row(prompt, self._request(None), tools)
+
     def _row(self, prompt: Prompt, request: Request, tools: Tools, *, streaming: bool = False) -> Row:
         rendered = self.prompter.render(prompt, tools=tools)
         base, reasoner = prompts = list(rendered.base), list(rendered.reasoner)

@@ -111,6 +111,9 @@ class RemotePair(Pair):
         """Close the connections."""
         self._client.close()
 
+    def check_prompt(self, prompt: Prompt, *, tools: Tools = None) -> None:
+        """Raise nothing: the server says what is wrong with a prompt when it is to answer it."""
+
     def generate(self, prompt: Prompt, *, on_step: OnStep | None = None, **settings: Any) -> Generation:
         """Write one answer; see `Pair.generate`."""
         return self.generate_batch([prompt], on_step=on_step, **settings)[0]

@@ -181,6 +181,8 @@ def test_what_is_wrong_is_said_on_the_page(shipped: str, visit: Callable[..., An
     page.fill("#threshold", "-1")
     page.wait_for_selector("#status[data-state=failed]", state="attached")
     assert "threshold" in page.inner_text("#error")
+    page.fill("#threshold", "")
+    page.locator("#error", has_text="the threshold is empty").wait_for()
     page.fill("#threshold", "2")
     assert settled(page).count() == 2
     assert page.locator("#error").is_hidden()
@@ -251,6 +253,9 @@ def test_the_page_asks_for_the_key(visit: Callable[..., Any]) -> None:
         page = visit(url)
         page.wait_for_selector("#key-form:not([hidden])")
         assert page.locator("#form").is_hidden()
+        page.fill("#key", "ключ")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#key-wrong:not([hidden])")
         page.fill("#key", "guess")
         page.keyboard.press("Enter")
         page.wait_for_selector("#key-wrong:not([hidden])")

@@ -55,6 +55,42 @@ def test_all_is_reached_by_keys(page: Any) -> None:
     assert "Position 3" not in panel(page)
 
 
+def test_arrows_start_at_the_first_token(page: Any) -> None:
+    page.keyboard.press("ArrowRight")
+    assert "Position 0" in panel(page)
+    page.keyboard.press("ArrowRight")
+    assert "Position 1" in panel(page)
+    page.keyboard.press("j")
+    assert page.evaluate("document.activeElement.classList.contains('token')")
+    assert "Position 0" in panel(page)
+
+
+def test_a_long_answer_is_laid_out_in_blocks(opened: Callable[..., Any]) -> None:
+    tokens = [decision(at, "\n" if at % 30 == 29 else f" w{at}") for at in range(2_600)]
+    tokens += [decision(at, f" w{at}") for at in range(2_600, 6_600)]
+    page = opened(render([Shown(id="1", title="Long", trace=traced(tokens))], title="Long"))
+    sizes = page.evaluate(
+        "[...document.querySelectorAll('.block')].map((each) => each.querySelectorAll('.token').length)"
+    )
+    assert sizes[0] == 420, "cut where a line ends"
+    assert max(sizes) == 2_000, "or else anywhere"
+    assert sum(sizes) == 6_600
+    said = page.evaluate("document.querySelector('.tokens').textContent")
+    assert said == "".join(each.token for each in tokens)
+    page.click(".token >> nth=419")
+    page.keyboard.press("ArrowRight")
+    assert "Position 420" in panel(page)
+
+
+@pytest.mark.parametrize("token", ["\u200b", "\u00ad", "\u2060\u200d", "\U000e0041"])
+def test_what_cannot_be_seen_is_spelled(opened: Callable[..., Any], token: str) -> None:
+    page = opened(
+        render([Shown(id="1", trace=traced([decision(0, token), decision(1, "👩\u200d🔬")]))], title="t")
+    )
+    assert page.inner_text(".token >> nth=0") == "".join(f"\\u{{{ord(each):x}}}" for each in token)
+    assert page.inner_text(".token >> nth=1") == "👩\u200d🔬"
+
+
 def test_both_models_most_probable_tokens_are_told(opened: Callable[..., Any]) -> None:
     top = tuple(Logprob(token_id=at, token=text, logprob=-at) for at, text in enumerate(("<b>", " add")))
     one = decision(0, "<b>", base_top=top, reasoner_top=top[:1])

@@ -96,6 +96,8 @@ def test_tables_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (("--checker", "nosuch"), "checker: 'nosuch' is unknown"),
+        (("--no-spike", "--spike-window", "3"), "spike_window: 3 is of no use without a spike"),
         (("--shares", "0.1,x"), "shares: 'x'"),
         (("--shares", "1"), "shares: '1'"),
         (("--shares", "0.0001"), "share: .* scores are too few"),
@@ -174,6 +176,53 @@ def test_other_settings_are_another_run(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "holds a run with other settings" in result.stderr
     assert "What was finished is kept in" in result.stderr
+
+
+def test_a_file_that_was_mended_by_hand(tmp_path: Path) -> None:
+    given = (tmp_path / "run", *FEW, "--no-controls", "--json")
+    first = call(*given)
+    samples = tmp_path / "run" / "samples.jsonl"
+    lines = samples.read_text().splitlines(keepends=True)
+    samples.write_text("".join([*lines, lines[0]]))
+    assert call(*given).stdout == first.stdout, "a line that is there twice counts once"
+    one = json.loads(lines[0])
+    for broken, named in (
+        ({}, "arm and task"),
+        ({**one, "task": 7}, "task"),
+        ({**one, "sample": 9}, "task and sample"),
+        ({**one, "correct": "yes"}, "correct"),
+        ({**one, "usage": None}, "usage"),
+    ):
+        samples.write_text("".join([*lines[:2], json.dumps(broken) + "\n", *lines[2:]]))
+        result = call(*given)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert re.search(
+            rf"samples.jsonl', line 3: it is no answer of this run, by its {named}", result.stderr
+        )
+
+
+def test_calibration_answers_serve_another_share(tmp_path: Path) -> None:
+    few = ("--problems", "4", "--calibrate-on", "6", "--max-tokens", "96", "--no-controls")
+    result = call(tmp_path / "run", *few, "--shares", "0.01")
+    assert (result.exit_code, "too few for a share" in result.stderr) == (2, True)
+    kept = (tmp_path / "run" / "calibration.jsonl").read_bytes()
+    assert call(tmp_path / "run", *few, "--shares", "0.2").exit_code == 0
+    assert (tmp_path / "run" / "calibration.jsonl").read_bytes() == kept
+
+
+def test_thresholds_of_the_tasks_themselves_are_warned_of(tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text(
+        "".join(
+            f"{json.dumps({'question': each.question, 'answer': each.answer, 'checker': 'stated'})}\n"
+            for each in shipped_tasks(4)
+        )
+    )
+    result = call(
+        tmp_path / "run", "--tasks", tasks, "--calibration", tasks, "--shares", "0.2", "--no-controls"
+    )
+    assert result.exit_code == 0
+    assert "4 of the tasks are among those that set the thresholds" in result.stderr
 
 
 def test_models_without_a_shared_vocabulary(tmp_path: Path, folders: tuple[Path, Path]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,17 @@ from hypothesis import strategies as st
 
 from delegate_llm._files import write_file
 from delegate_llm.errors import RequestError
-from delegate_llm.evaluation.run_folder import PLAN, SAMPLES, TASKS, Lines, discard, held, read_plan, start
+from delegate_llm.evaluation.run_folder import (
+    CALIBRATION,
+    PLAN,
+    SAMPLES,
+    TASKS,
+    Lines,
+    discard,
+    held,
+    read_plan,
+    start,
+)
 
 RECORDS = st.lists(st.dictionaries(st.text(), st.none() | st.integers() | st.text()), max_size=5)
 
@@ -86,6 +98,41 @@ def test_a_run_without_answers_is_begun_anew(tmp_path: Path) -> None:
     start(tmp_path, {"version": 1, "models": "spelt"}, [{"id": "2"}])
     assert read_plan(tmp_path)["models"] == "spelt"
     assert json.loads((tmp_path / TASKS).read_bytes()) == {"id": "2"}
+
+
+def test_answers_to_calibration_tasks_serve_other_shares(tmp_path: Path) -> None:
+    plan = {"version": 1, "models": "m", "shares": [0.01], "calibration": "c"}
+    start(tmp_path, plan, [{"id": "1"}])
+    Lines(tmp_path / CALIBRATION).add([{"task": "1"}])
+    start(tmp_path, {**plan, "shares": [0.2]}, [{"id": "2"}])
+    assert read_plan(tmp_path)["shares"] == [0.2]
+    assert json.loads((tmp_path / TASKS).read_bytes()) == {"id": "2"}
+    for name in ("models", "calibration"):
+        with pytest.raises(RequestError, match=rf"other settings: {name} was"):
+            start(tmp_path, {**plan, name: "other"}, [])
+
+
+def test_tasks_that_were_lost_are_written_again(tmp_path: Path) -> None:
+    start(tmp_path, {"version": 1}, [{"id": "1"}])
+    Lines(tmp_path / SAMPLES).add([{"task": "1"}])
+    (tmp_path / TASKS).write_text("{")
+    start(tmp_path, {"version": 1}, [{"id": "1"}])
+    assert json.loads((tmp_path / TASKS).read_bytes()) == {"id": "1"}
+
+
+def test_what_a_link_leads_to_is_written_and_a_pipe_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    write_file(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    reader = threading.Thread(target=lambda: heard.append((tmp_path / "pipe").read_text()), daemon=True)
+    heard: list[str] = []
+    reader.start()
+    write_file(tmp_path / "pipe", "told")
+    reader.join(10)
+    assert heard == ["told"]
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_what_is_discarded_leaves_nothing_but_others_files(tmp_path: Path) -> None:

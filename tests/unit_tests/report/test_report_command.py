@@ -51,6 +51,13 @@ def test_the_page_of_a_run_goes_into_its_folder(tmp_path: Path) -> None:
     assert "1 more answers are left out" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+def test_what_is_read_is_not_overwritten(trace: Path) -> None:
+    before = trace.read_bytes()
+    done = called(str(trace), "-o", str(trace.parent / "." / trace.name))
+    assert (done.exit_code, trace.read_bytes()) == (2, before)
+    assert "is what is to be read; name another file" in done.stderr
+
+
 def test_json_is_one_object(trace: Path, tmp_path: Path) -> None:
     page = tmp_path / "other.html"
     done = called(str(trace), "-o", str(page), "--title", "A <title>", "--json")

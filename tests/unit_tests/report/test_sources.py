@@ -234,3 +234,31 @@ def test_a_trace_in_a_file_comes_back_as_it_was(token: str) -> None:
         text = json.dumps(trace.model_dump(mode="python"))
     (shown,) = answers_in(json.loads(text), "here")
     assert shown.trace == trace
+
+
+def test_states_in_which_nobody_has_answered_yet_are_passed_over(tmp_path: Path) -> None:
+    unanswered = {"messages": [{"type": "human", "content": "hi"}]}
+    history = [{"values": state()}, {"values": unanswered}, {"values": {}}]
+    found = read_answers(written(tmp_path, json.dumps(history)))
+    once = read_answers(written(tmp_path, json.dumps(state())))
+    assert [each.title for each in found.answers] == [each.title for each in once.answers]
+    twice = "".join(f"{json.dumps(each)}\n" for each in (unanswered, state(), state()))
+    again = read_answers(written(tmp_path, twice, "values.jsonl"))
+    assert len(again.answers) == len(once.answers), "each call is told once, in however many states"
+    for nothing in (unanswered, [unanswered]):
+        with pytest.raises(RequestError, match=r"no message of this state|holds no answer"):
+            read_answers(written(tmp_path, json.dumps(nothing)))
+
+
+@pytest.mark.parametrize("text", ["[" * 600 + "]" * 600, '{"values":' * 500 + "1" + "}" * 500])
+def test_what_is_nested_too_deeply_is_said(tmp_path: Path, text: str) -> None:
+    with pytest.raises(RequestError, match=r"nested too deeply|nothing to show|holds no answer"):
+        read_answers(written(tmp_path, text))
+
+
+def test_a_generation_says_that_its_policy_is_not_known() -> None:
+    (shown,) = answers_in(generation(), "here")
+    assert "does not name the policy" in shown.notes[0]
+    told = {**generation(), "policy": {"threshold": 0.5}, "prompt": "How many?"}
+    (shown,) = answers_in(told, "here")
+    assert (shown.policy, shown.prompt, shown.notes) == (DelegationPolicy(threshold=0.5), "How many?", ())
