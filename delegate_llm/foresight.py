@@ -18,14 +18,12 @@ __all__ = ("Foresight", "patience")
 _PRIOR: Final = 10.0
 _FIRST_EXCESS: Final = 0.3  # nats above the base's entropy
 _FIRST_RATIO: Final = 0.3  # of a score to the base's entropy, for scores that are not built on it
-# Positions that one forward of the reasoner typically settles, about fourteen, over what such a forward costs
-# in steps, about two.
-_BLOCK: Final = 7.0
-# Positions drafted in a row: where it starts, between what it moves, by how many it grows, and how many
-# dropped are a surprise.
-_FIRST_REACH: Final = 32
+# Positions that one forward of the reasoner typically settles, about eight, over what such a forward costs
+# in steps, about one and a half.
+_BLOCK: Final = 5.0
+# Positions drafted in a row: where it starts, between what it moves, and how many dropped are a surprise.
+_FIRST_REACH: Final = 16
 _REACH: Final = (4, 64)
-_GROWTH: Final = 8
 _SURPRISE: Final = 2
 
 
@@ -40,7 +38,7 @@ def patience(base_cost: float, reasoner_cost: float) -> float:
         reasoner_cost: Of one step of the reasoner, in the same unit.
 
     Returns:
-        A chance in (0, 1]: 0.125 for models of one size, 0.59 for a base of a tenth.
+        A chance in (0, 1]: 0.17 for models of one size, 0.67 for a base of a tenth.
     """
     return 1.0 / (1.0 + _BLOCK * base_cost / reasoner_cost)
 
@@ -88,7 +86,7 @@ class Foresight:
         if dropped > _SURPRISE:
             self._reach = max(_REACH[0], self._reach // 2)
         elif not dropped:
-            self._reach = min(_REACH[1], self._reach + _GROWTH)
+            self._reach = min(_REACH[1], self._reach + 4)
 
     def learn(self, entropy: float, score: float, *, takeover: bool, changed: bool) -> None:
         """See how a position was decided."""

@@ -35,9 +35,9 @@ def test_it_learns_that_takeovers_agree() -> None:
 
 def test_surprises_shorten_drafts_and_quiet_lengthens_them() -> None:
     sight = Foresight(on_entropy=True)
-    assert not sight.is_ripe(32, EQUAL)
+    assert not sight.is_ripe(16, EQUAL)
     sight.settled(12)
-    assert sight.is_ripe(17, EQUAL)
+    assert sight.is_ripe(9, EQUAL)
     for _ in range(10):
         sight.settled(0)
     assert not sight.is_ripe(40, EQUAL)
