@@ -42,6 +42,7 @@ from delegate_llm.cli.task_options import (
     models_named,
     own_checker,
     prompts,
+    repeated,
     said_if_broken,
 )
 from delegate_llm.cli.terminal import console, friendly, json_text, remarks
@@ -299,8 +300,7 @@ def _report(
     from delegate_llm.evaluation.calibrating import gate_keeps  # noqa: PLC0415 - brings torch
     from delegate_llm.evaluation.checking import parts  # noqa: PLC0415 - brings torch
 
-    seen = {json.dumps(each.messages) for each in asked.prompts.calibration}
-    again = sum(json.dumps(each.messages) in seen for each in asked.prompts.fresh)
+    again = repeated(asked.prompts.fresh, asked.prompts.calibration)
     warnings = [f"{again} of the prompts to check on were calibrated on, too"] if again else []
     if (apart := parts(asked.rule.share, found.share)) is not None:
         warnings.append(apart)

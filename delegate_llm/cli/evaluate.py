@@ -40,6 +40,7 @@ from delegate_llm.cli.task_options import (
     held_out,
     models_named,
     own_checker,
+    repeated,
 )
 from delegate_llm.cli.terminal import console, friendly, inline, json_text, remarks
 from delegate_llm.errors import DelegateError, RequestError
@@ -158,8 +159,7 @@ def evaluate(
     if spike_window is not None and not spike:
         msg = f"spike_window: {spike_window} is of no use without a spike; leave it out"
         raise RequestError(msg)
-    again = sum(each.messages in [other.messages for other in others] for each in chosen)
-    if again:
+    if again := repeated(chosen, others):
         what = f"warning: {again} of the tasks are among those that set the thresholds"
         remarks().print(Text(what, "bold yellow"))
     sampled = (0.0 if samples == 1 else 0.7) if temperature is None else temperature

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
@@ -35,6 +36,7 @@ __all__ = (
     "models_named",
     "own_checker",
     "prompts",
+    "repeated",
     "said_if_broken",
 )
 
@@ -183,6 +185,12 @@ def held_out(
         )
         raise RequestError(msg)
     return tasks[:-held], tasks[-held:]
+
+
+def repeated(tasks: Sequence[Task], others: Sequence[Task]) -> int:
+    """How many of the tasks ask what one of the others does."""
+    seen = {json.dumps(each.messages) for each in others}
+    return sum(json.dumps(each.messages) in seen for each in tasks)
 
 
 def own_checker(name: str | None) -> Checker | None:

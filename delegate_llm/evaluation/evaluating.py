@@ -133,7 +133,7 @@ class Run:
         Raises:
             DelegateError: Whatever goes wrong; what was finished by then is kept.
         """
-        pair = _once(load)
+        pair = _once(load, self._plan.tasks)
         scores, entropies = self._calibrated(pair)
         arms = [Arm("base", "base"), Arm("reasoner", "reasoner")]
         arms += [Arm(f"policy {name}", "delegated", policy) for name, policy in self._plan.policies.items()]
@@ -213,7 +213,6 @@ class Run:
         if not left:
             return
         settings = {**self._plan.settings, "trace": trace}
-        check_prompts(pair(), [job.task for batch in left for job in batch])
         for made in rollouts(pair(), left, policy=policy, settings=settings):
             yield [each for each in made if each.job.key not in finished]
             for _ in made:
@@ -287,12 +286,15 @@ def evaluate(
         return Run(folder, plan, checker=checker, done=done).finish(load)
 
 
-def _once(load: Callable[[], Pair]) -> Callable[[], Pair]:
+def _once(load: Callable[[], Pair], tasks: Sequence[Task]) -> Callable[[], Pair]:
+    """The pair, loaded when it is first needed; every prompt is checked then, and not for each arm."""
     loaded: list[Pair] = []
 
     def get() -> Pair:
         if not loaded:
-            loaded.append(load())
+            pair = load()
+            check_prompts(pair, tasks)
+            loaded.append(pair)
         return loaded[0]
 
     return get

@@ -114,7 +114,8 @@ def _load(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     common = {"revision": revision, "trust_remote_code": options.trust_remote_code}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **common)
+        with _quiet_in_pipes():
+            tokenizer = AutoTokenizer.from_pretrained(where, **common)
     except Exception as error:  # tokenizers raises nothing more particular
         raise LoadError(_why(who, source, error, options)) from error
     try:
