@@ -19,6 +19,7 @@ from delegate_llm.errors import LoadError
 from delegate_llm.pairs.attention import GroupedAttention
 from delegate_llm.pairs.cache import RowCache, cache_argument
 from delegate_llm.pairs.costs import Costs
+from delegate_llm.pairs.products import SlicedProducts
 from delegate_llm.pairs.seam import Meter, Session
 
 if TYPE_CHECKING:
@@ -59,13 +60,11 @@ class TransformersReader:
         self.role = role
         self.costs = Costs.of(model)
         self.attention = GroupedAttention(model)
+        self.products = SlicedProducts(model)
         self.device = model.get_input_embeddings().weight.device
         self.rows = _logit_rows(model)
-        # On a CPU, torch's float32 products over one token are cheap beside those over a few, and over 10 or
-        # 14 tokens they take longer than over 12 or 16: blocks of one row come in multiples of `stride`.
-        self.stride, self.block = (
-            (4, 0.5) if self.device.type == "cpu" and model.dtype == torch.float32 else (1, 0.2)
-        )
+        # On a CPU, torch's float32 products over one token are cheap beside those over a few.
+        self.block = 0.5 if self.device.type == "cpu" and model.dtype == torch.float32 else 0.2
         text_config = model.config.get_text_config(decoder=True)
         self.context: int | None = getattr(text_config, "max_position_embeddings", None)
         self.accepts = frozenset(inspect.signature(model.forward).parameters)
@@ -96,7 +95,7 @@ class TransformersReader:
             inputs["logits_to_keep"] = keep
         # A whole step of decoding is in that mode already; entering it is not free.
         mode = contextlib.nullcontext() if torch.is_inference_mode_enabled() else torch.inference_mode()
-        with mode, self.lock, self.role(), self.attention:
+        with mode, self.lock, self.role(), self.attention, self.products.over(ids.numel()):
             logits: Tensor = self.model(input_ids=ids, use_cache=True, **{self.slot: cache}, **inputs).logits
             return logits if logits.shape[1] == keep else logits[:, -keep:]
 
@@ -134,10 +133,6 @@ class _RowSession:
         """Forget what the sequence does not continue; return what is new in it."""
         held = self.held[row]
         common = min(_common(held, sequence), len(sequence) - wanted)
-        new = len(sequence) - common
-        if len(self.held) == 1 and common and new > 1:
-            # Reading a token or two again is cheaper than a block of an odd height.
-            common = max(0, common - (-new) % self.reader.stride)
         del held[common:]
         self.cache.lengths[row] = common
         return sequence[common:]

@@ -15,6 +15,7 @@ from spelled import spelling
 
 from delegate_llm import Budget, DelegationPolicy, Generation, Pair, Piece, load_pair
 from delegate_llm.gates import GateView, TurnGate, boundary, entropy, window
+from delegate_llm.pairs.products import SlicedProducts
 from delegate_llm.trace import TokenLogprobs
 
 PROMPTS = (
@@ -41,8 +42,11 @@ def pair(kind: str = "llama", seed: int = 0, rows: tuple[int, int] = (SIZE, SIZE
         for each, count, scale in zip(seeds, rows, scales, strict=True)
     ]
     two = spelling(load_pair(*((model, tokenizer()) for model in models)))
-    if seed % 2:  # read and guess as where blocks are cheap, in bfloat16 or on a GPU
-        two.base.stride, two.base.block = 1, 0.1
+    if seed % 2:  # guess as where blocks are cheap, in bfloat16 or on a GPU
+        two.base.block = 0.1
+    if seed > 1:  # multiply as large models do
+        for each in (two.base, two.reasoner):
+            each.products = SlicedProducts(each.model, large=0)
     return two
 
 

@@ -120,14 +120,3 @@ def test_memory_of_a_cache_is_linear_in_its_tokens() -> None:
         session.read([[1] * length, [2] * length, [3] * (length // 2)])
         slots = session.cache.layers[0].keys.shape[2]
         assert slots <= 1.5 * length + 64
-
-
-def test_float32_blocks_of_one_row_come_in_fours_on_a_cpu() -> None:
-    """Other heights are slow there: the session reads a token or two again, and says so in its meter."""
-    session = reader("llama").open(1)
-    session.read([[1, 2, 3, 4, 5]])
-    text = [1, 2, 3, 4, 5, 6, 7, 8]
-    assert torch.allclose(session.read([text], last=3)[0], wanted("llama", text, 3), atol=1e-4)
-    assert session.meters[0].tokens == 5 + 4
-    session.read([[*text, 9]])
-    assert session.meters[0].tokens == 5 + 4 + 1
