@@ -79,7 +79,14 @@ class Foresight:
         Its risk is too high, or it is longer than drafts of this answer have lately stood: that bounds
         what surprises cost, which entropy does not foretell.
         """
-        return 1.0 - self._stands > patience or drafted > self._reach
+        return 1.0 - self.stands(drafted) > patience
+
+    def stands(self, drafted: int) -> float:
+        """The chance that a draft of `drafted` positions is not taken over anywhere.
+
+        None is given to one that is longer than drafts of this answer have lately stood.
+        """
+        return 0.0 if drafted > self._reach else self._stands
 
     def settled(self, dropped: int) -> None:
         """See how many positions of a draft were dropped; 0 if it stood."""

@@ -13,7 +13,7 @@ from delegate_llm.cli.loading import BASE, REASONER, BaseOption, ReasonerOption
 from delegate_llm.cli.terminal import friendly, remarks
 from delegate_llm.errors import RequestError
 from delegate_llm.serving.addresses import check_host
-from delegate_llm.vllm_plugin.defaults import AHEAD
+from delegate_llm.vllm_plugin.defaults import AHEAD, MOST_AHEAD
 
 __all__ = ("PASSES_ON", "serve")
 
@@ -38,7 +38,8 @@ def serve(
         ),
     ] = None,
     draft: Annotated[
-        int, typer.Option(help="Tokens the base runs ahead.", min=1, rich_help_panel=_DELEGATION)
+        int,
+        typer.Option(help="Tokens the base runs ahead.", min=1, max=MOST_AHEAD, rich_help_panel=_DELEGATION),
     ] = AHEAD,
     traces: Annotated[
         int, typer.Option(help="Traces kept for reading later.", min=0, rich_help_panel=_DELEGATION)

@@ -176,7 +176,7 @@ class HostedPair(Pair):
     def telling(self, row: Row) -> Telling:
         """For an answer that begins."""
         models: Any = self.base, self.reasoner
-        return Telling(row, models, self.engine.ahead, self._writer)
+        return Telling(row, models, self._writer)
 
     def _run(self, rows: list[Row], on_step: OnStep | None) -> list[Generation]:
         if on_step is not None:

@@ -67,9 +67,6 @@ class Answer:
 class Engine(Protocol):
     """Writes answers; any number at a time, from any thread."""
 
-    ahead: int
-    """Positions that the base drafts."""
-
     def write(self, answer: Answer, tell: Callable[[list[Told]], bool]) -> Future[None]:
         """Begin an answer.
 
@@ -90,18 +87,16 @@ class Engine(Protocol):
 class Telling:
     """An answer on its way: what was decided goes in, pieces of text and at last the answer come out."""
 
-    def __init__(self, row: Row, models: tuple[Hosted, Hosted], ahead: int, writer: Who | None) -> None:
+    def __init__(self, row: Row, models: tuple[Hosted, Hosted], writer: Who | None) -> None:
         """Start with nothing decided.
 
         Args:
             row: Of the answer.
             models: The base and the reasoner.
-            ahead: Positions that the base drafts.
             writer: Who writes alone, if one of the two does.
         """
         self.row = row
         self._models = models
-        self._ahead = ahead
         self._writer = writer
         self._meters = Meter(), Meter()
         self._shown = self._told = 0
@@ -157,11 +152,10 @@ class Telling:
         row, (base, reasoner), (drafting, reading) = self.row, self._models, self._meters
         seen, fresh = len(row.base_prompt) + len(row.tokens), not row.tokens
         if self._writer != "reasoner":  # else what it spares is the engine's affair
-            if fresh:
+            if not told.drafted:
                 base.cost(drafting, 0, seen, 1)
-            else:
-                for at in range(self._ahead + 1):
-                    base.cost(drafting, seen + at, 1, 1)
+            for at in range(told.drafted):
+                base.cost(drafting, seen + at, 1, 1)
         if told.read and self._writer != "base":
             reasoner.cost(reading, *((0, seen, 1) if fresh else (seen, told.read, told.read)))
 

@@ -21,7 +21,7 @@ from delegate_llm.pairs.vllm_engine import VllmEngine
 from delegate_llm.pairs.vocabulary import shared_vocabulary
 from delegate_llm.policy import DelegationPolicy
 from delegate_llm.rows import Vocabulary
-from delegate_llm.vllm_plugin.defaults import AHEAD, ALTERNATIVES, CACHE_BYTES, WORKER
+from delegate_llm.vllm_plugin.defaults import AHEAD, ALTERNATIVES, CACHE_BYTES, MOST_AHEAD, WORKER
 from delegate_llm.vllm_plugin.versions import check_version
 from delegate_llm.vllm_plugin.wire import COLUMNS, room_of
 
@@ -104,8 +104,8 @@ def load_vllm_pair(
 ) -> HostedPair:
     """Start vLLM with two models as a pair; see `delegate_llm.load_pair`."""
     check_version()
-    if isinstance(ahead, bool) or not isinstance(ahead, int) or ahead < 1:
-        msg = f"ahead: {ahead!r} is not an integer of at least 1"
+    if isinstance(ahead, bool) or not isinstance(ahead, int) or not 1 <= ahead <= MOST_AHEAD:
+        msg = f"ahead: {ahead!r} is not an integer from 1 to {MOST_AHEAD}"
         raise RequestError(msg)
     if engine_args is not None and not isinstance(engine_args, Mapping):
         msg = f"engine_args: {engine_args!r:.80} is not a mapping, such as {{'tensor_parallel_size': 2}}"
@@ -136,7 +136,7 @@ def load_vllm_pair(
     contexts = [each for each in (low.context, high.context, arguments.get("max_model_len")) if each]
     length = min(contexts, default=None)
     arguments.setdefault("max_model_len", length)
-    engine = VllmEngine(arguments, ahead=ahead)
+    engine = VllmEngine(arguments)
     models = hosted_models((low, high), (low.name, high.name), length=length, ahead=ahead)
     return HostedPair(engine, *models, vocabulary, prompter, policy=own)
 

@@ -46,17 +46,15 @@ _names: Final = itertools.count()
 class VllmEngine:
     """An engine that delegates. It starts when it is made, and again after it has died."""
 
-    def __init__(self, arguments: Mapping[str, Any], *, ahead: int) -> None:
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
         """Start.
 
         Args:
             arguments: Of vLLM's `AsyncEngineArgs`.
-            ahead: Positions that the base drafts.
 
         Raises:
             LoadError: If vLLM does not take them, or cannot load the models.
         """
-        self.ahead = ahead
         self._arguments = dict(arguments)
         self._starting = threading.Lock()
         self._loop = asyncio.new_event_loop()

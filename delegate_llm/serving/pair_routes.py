@@ -53,12 +53,11 @@ class PairServer:
         low = Outline(speculative.model, "base", speculative.revision, trust_remote_code=trust)
         both = low, Outline(model.model, "reasoner", model.revision, trust_remote_code=trust)
         vocabulary, prompter = shared_by(both, fallback=PLAIN_CHAT)
-        ahead = _Ahead(speculative.num_speculative_tokens)
         length = min(model.max_model_len, low.context or model.max_model_len)
-        models = hosted_models(both, names, length=length, ahead=ahead.ahead)
+        models = hosted_models(both, names, length=length, ahead=speculative.num_speculative_tokens)
         self._engine = engine
         self._synchronous = not config.scheduler_config.async_scheduling
-        self.pair = HostedPair(ahead, *models, vocabulary, prompter, policy=policy)
+        self.pair = HostedPair(_Elsewhere(), *models, vocabulary, prompter, policy=policy)
 
     def about(self) -> dict[str, Any]:
         """What the pair is."""
@@ -124,11 +123,8 @@ class PairServer:
         return self.pair if writer is None else self.pair.alone(writer)
 
 
-class _Ahead:
-    """An engine that only says how far it drafts: answers are written in the server's own loop."""
-
-    def __init__(self, ahead: int) -> None:
-        self.ahead = ahead
+class _Elsewhere:
+    """An engine that writes nothing: answers are written in the server's own loop."""
 
     def write(self, answer: Any, tell: Any) -> Any:
         raise NotImplementedError((answer, tell))

@@ -18,7 +18,7 @@ from torch import Tensor
 from delegate_llm.gates import EntropyGate, WindowGate
 from delegate_llm.policy import BASE_ONLY, WHOLE, DelegationPolicy
 
-__all__ = ("NOTHING", "Block", "Rules", "Standings", "Verdicts", "judge")
+__all__ = ("NOTHING", "Block", "Rules", "Standings", "Verdicts", "judge", "outlook")
 
 NOTHING: Final = -1
 """Stands where no token is: an answer's block is shorter than the widest."""
@@ -127,22 +127,16 @@ def judge(rules: Rules, standings: Standings, block: Block) -> tuple[Verdicts, S
     """
     level, spent, asked, position, seen, scores = standings
     scores = scores.clone()
-    refills = (rules.rate > 0) & (rules.capacity >= 1)
     base_only, spiky = rules.base_only > 0, rules.spike > 0
     alive = torch.ones_like(base_only)
     columns = []
     for at in range(block.draft.shape[1]):
         alive = alive & block.exists[:, at]
-        room = rules.limit - spent
-        over = (position >= rules.last) | (room <= 0) | (asked >= rules.asks) | ((level < WHOLE) & ~refills)
+        over, bar = outlook(rules, Standings(level, spent, asked, position, seen, scores))
         opens = alive & ~over & (block.entropy[:, at] > rules.above)
         if block.limit is not None:
             opens = opens & (spent < block.limit[:, at])
-        bar = rules.threshold
-        if scores.shape[1]:
-            spike = rules.spike * _recent(scores, seen, rules.window)
-            bar = torch.where(spiky, torch.maximum(bar, spike), bar)
-        can_spend = torch.minimum(level, room) >= WHOLE
+        can_spend = torch.minimum(level, rules.limit - spent) >= WHOLE
         takeover = opens & (block.score[:, at] > bar) & can_spend
         asks = torch.where(base_only, takeover, opens)
         token = torch.where(takeover, block.reasoner[:, at], block.base[:, at])
@@ -162,6 +156,26 @@ def judge(rules: Rules, standings: Standings, block: Block) -> tuple[Verdicts, S
         alive = alive & (token == block.draft[:, at])
     verdicts = Verdicts(*(torch.stack(each, 1) for each in zip(*columns, strict=True)))
     return verdicts, Standings(level, spent, asked, position, seen, scores)
+
+
+def outlook(rules: Rules, standings: Standings) -> tuple[Tensor, Tensor]:
+    """How things stand before the next position.
+
+    Returns:
+        Whether the reasoner is out for good `[B]`, and what a score has to exceed `[B]`.
+    """
+    refills = (rules.rate > 0) & (rules.capacity >= 1)
+    over = (
+        (standings.position >= rules.last)
+        | (standings.spent >= rules.limit)
+        | (standings.asked >= rules.asks)
+        | ((standings.level < WHOLE) & ~refills)
+    )
+    bar = rules.threshold
+    if standings.scores.shape[1]:
+        spike = rules.spike * _recent(standings.scores, standings.seen, rules.window)
+        bar = torch.where(rules.spike > 0, torch.maximum(bar, spike), bar)
+    return over, bar
 
 
 def _recent(scores: Tensor, seen: Tensor, window: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vllm.v1.attention.backend import CommonAttentionMetadata
 
     from delegate_llm.vllm_plugin.seats import Seats
+    from delegate_llm.vllm_plugin.stopping import Stopping
 
 __all__ = ("DelegatingProposer",)
 
@@ -21,10 +22,14 @@ class DelegatingProposer(DraftModelProposer):  # type: ignore[misc]
     """Drafts one position more than vLLM schedules: the reasoner's forward over a draft scores it as well."""
 
     seats: Seats
+    stopping: Stopping | None
+    """None where drafts have their full length."""
+    lengths: list[int] | None
+    """Tokens of each draft that are worth reading; None for all."""
     said: list[Tensor] | None
-    """The base's raw logits of the last draft, `[B, V]` for each of `K + 1` positions."""
+    """The base's raw logits of the last draft, `[B, V]` for each of up to `K + 1` positions."""
     drafted: Tensor | None
-    """What was drawn from them, `[B, K + 1]`."""
+    """What was drawn from them, `[B, P]`."""
     whole: Tensor | None
     """Whether the last position of a row's draft is to be trusted `[B]`; see `propose`."""
     caught_up: bool
@@ -38,7 +43,7 @@ class DelegatingProposer(DraftModelProposer):  # type: ignore[misc]
             runner: The model runner.
             seats: Of the answers that are being written.
         """
-        self.runner, self.seats = runner, seats
+        self.runner, self.seats, self.stopping, self.lengths = runner, seats, None, None
         self.said = self.drafted = self.whole = None
         self.caught_up = False
         self._logits: list[Tensor] = []
@@ -51,9 +56,9 @@ class DelegatingProposer(DraftModelProposer):  # type: ignore[misc]
             **given: As vLLM's, which hands them over by name.
 
         Returns:
-            Drafts `[B, K]`.
+            Drafts `[B, K]`, or shorter ones.
         """
-        self._logits = []
+        self._logits, self.lengths = [], None
         count, self.num_speculative_tokens = num_speculative_tokens + 1, num_speculative_tokens
         if self.caught_up and self.eplb_state is None and not self.supports_mm_inputs:
             drafted = self._go_on(
@@ -69,7 +74,7 @@ class DelegatingProposer(DraftModelProposer):  # type: ignore[misc]
         self.said, self._logits = self._logits, []
         self.drafted = drafted
         self.whole = self._has_place(len(drafted))
-        return drafted[:, :num_speculative_tokens]
+        return drafted[:, :-1]
 
     def _go_on(
         self, count: int, tokens: Tensor, attention: CommonAttentionMetadata, rejected: Tensor | None
@@ -86,7 +91,7 @@ class DelegatingProposer(DraftModelProposer):  # type: ignore[misc]
             rejected: How many of each row's tokens in it do not stand `[B]`; None if all do.
 
         Returns:
-            Drafts `[B, count]`.
+            Drafts `[B, count]`, or shorter ones.
         """
         rows = attention.batch_size()
         known = attention.seq_lens.clone() if rejected is None else attention.seq_lens - rejected
@@ -101,6 +106,8 @@ class DelegatingProposer(DraftModelProposer):  # type: ignore[misc]
         )
         mode, padded, across = self._determine_batch_execution_and_padding(rows)
         positions, drafted = known.long() - 1, []
+        if self.stopping is not None:
+            self.stopping.begin()
         for at in range(count):
             positions = self._update_positions_dependent_metadata(
                 positions, attention, rows, padded, self.block_size
@@ -122,6 +129,10 @@ class DelegatingProposer(DraftModelProposer):  # type: ignore[misc]
                 )
             tokens, _ = self._sample_draft_tokens(hidden[:rows], None)
             drafted.append(tokens)
+            if self.stopping is not None and self.stopping.is_time(self._logits[-1], tokens):
+                break
+        if self.stopping is not None:
+            self.lengths = self.stopping.lengths()
         return torch.stack(drafted, 1)
 
     def read(self, token_ids: Tensor, positions: Tensor, attention: CommonAttentionMetadata) -> Tensor:

@@ -14,7 +14,8 @@ from delegate_llm.vllm_plugin.drafts import NONE, Draft, Fresh, Ints, Layout, on
 from delegate_llm.vllm_plugin.hearing import Heard, hear, overheard
 from delegate_llm.vllm_plugin.proposer import DelegatingProposer
 from delegate_llm.vllm_plugin.seats import Seats
-from delegate_llm.vllm_plugin.wire import ASKED, COLUMNS, RAN, STEP, STRIDE, TAKEOVER
+from delegate_llm.vllm_plugin.stopping import Stopping
+from delegate_llm.vllm_plugin.wire import ASKED, COLUMNS, DRAFTED, RAN, STEP, STRIDE, TAKEOVER
 
 __all__ = ("DelegatingRunner",)
 
@@ -63,9 +64,12 @@ class DelegatingRunner:
         return torch.zeros(size, dtype=config.dtype, device=self.device)  # type: ignore[attr-defined]
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
-        """As vLLM's; the output layer rests with the rest of the reasoner."""
+        """As vLLM's; the output layer rests with the rest of the reasoner, and drafts learn where to stop."""
         super().load_model(*args, **kwargs)  # type: ignore[misc]
         model = self.model  # type: ignore[attr-defined]
+        # Workers side by side would have to stop at the same position, and their clocks differ.
+        if self.device.type == "cpu" and self.parallel_config.world_size == 1:  # type: ignore[attr-defined]
+            self.drafter.stopping = Stopping(self.seats)
         compute_logits, rows = model.compute_logits, self.model_config.get_vocab_size()  # type: ignore[attr-defined]
 
         def logits(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -92,6 +96,7 @@ class DelegatingRunner:
 
     def sample_tokens(self, grammar_output: Any) -> Any:
         """As vLLM's; keeps what `_sample` has to know of the step."""
+        self.drafter.lengths = None
         self._step, self._masked = self.execute_model_state, grammar_output is not None  # type: ignore[attr-defined]
         try:
             output = super().sample_tokens(grammar_output)  # type: ignore[misc]
@@ -112,6 +117,14 @@ class DelegatingRunner:
         drafter.said = drafter.drafted = drafter.whole = None
         return drafted
 
+    def take_draft_token_ids(self) -> Any:
+        """As vLLM's, without what is drafted behind the end of an answer."""
+        taken, lengths = super().take_draft_token_ids(), self.drafter.lengths  # type: ignore[misc]
+        if taken is not None and lengths is not None:
+            for tokens, length in zip(taken.draft_token_ids, lengths, strict=True):
+                del tokens[length:]
+        return taken
+
     def _sample(self, logits: Tensor | None, spec_decode_metadata: Any) -> Any:
         if logits is None or self._step is None:
             return super()._sample(logits, spec_decode_metadata)  # type: ignore[misc]
@@ -129,6 +142,7 @@ class DelegatingRunner:
             read = on(np.flatnonzero(layout.columns < np.asarray(counts)[layout.rows]), logits.device)
             drafted[rows[read], columns[read]] = spec_decode_metadata.draft_token_ids.long()
         held, starting, exists = self._standing(names, layout, draft)
+        ahead = (held >= 0) * (0 if draft is None else len(draft.said))
         reading = self.discard_request_mask.np[: len(names)]  # type: ignore[attr-defined]
         self.drafter.caught_up = bool(len(starting)) or not reading.any()
         fresh = self._read(starting, layout) if len(starting) else None
@@ -172,6 +186,8 @@ class DelegatingRunner:
             forced=forced,
         )
         verdicts, self.seats.standings = judge(self.seats.rules, standings, block)
+        if self.drafter.stopping is not None:
+            self.drafter.stopping.learn(block, verdicts)
         tokens = verdicts.token.to(torch.int32)
         # A prompt that is not read to its end yet gets a token that vLLM throws away.
         tokens[:, 0].clamp_(min=0)
@@ -179,7 +195,7 @@ class DelegatingRunner:
             sampled_token_ids=tokens,
             logprobs_tensors=None
             if batch.sampling_metadata.max_num_logprobs is None
-            else self._columns(heard, verdicts, block, rows, columns, counts),
+            else self._columns(heard, verdicts, block, rows, columns, (counts, ahead)),
         )
 
     def _standing(self, names: list[str], layout: Layout, draft: Draft | None) -> tuple[Ints, Ints, Tensor]:
@@ -253,9 +269,12 @@ class DelegatingRunner:
         block: Block,
         rows: Tensor,
         columns: Tensor,
-        counts: list[int],
+        sizes: tuple[list[int], Ints],
     ) -> LogprobsTensors:
-        """What was decided, a row for each of `B * P` positions; see `wire`."""
+        """What was decided, a row for each of `B * P` positions; see `wire`.
+
+        Of each answer, `sizes` are the drafted tokens that the reasoner read, and all that the base drafted.
+        """
         width = self._most_logprobs()
         traced = [seat.traced for seat in self.seats.batch]
         size = verdicts.token.numel()
@@ -270,10 +289,10 @@ class DelegatingRunner:
         token = verdicts.token.flatten().clamp_min(0)
         speaks = takeover.unsqueeze(1)
         chosen = torch.where(takeover, flat(heard.reasoner_logprob), flat(heard.base_logprob))
-        sizes = on(np.asarray(counts) + 1, token.device)
+        step = on((np.asarray(sizes[0]) + 1) * STEP + sizes[1] * DRAFTED, token.device)
         first = torch.arange(verdicts.token.shape[1], device=token.device) == 0
         ran = 0 if self._resting else RAN
-        steps = torch.where(first, (sizes * STEP + ran).unsqueeze(1), 0)
+        steps = torch.where(first, (step + ran).unsqueeze(1), 0)
         flags = verdicts.asked.flatten() * ASKED + takeover * TAKEOVER + steps.flatten()
         score = block.score.flatten().masked_fill(~verdicts.opens.flatten(), torch.nan)
         wide = COLUMNS + (0 if heard.top is None else heard.top.base[0].shape[1])

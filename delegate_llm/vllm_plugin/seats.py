@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from delegate_llm.errors import PolicyError
+from delegate_llm.foresight import Foresight
 from delegate_llm.gates import BoundaryGate, TurnGate
 from delegate_llm.policy import DelegationPolicy
 from delegate_llm.sampling import COLD, argmax, as_int64, gumbel_noise
@@ -50,6 +51,13 @@ class Seat:
     """Whether it does not want to know of probabilities, idle as it is."""
     text: AnswerText | None
     """What it says so far, if a gate reads it."""
+    foresight: Foresight
+    above: float
+    """Entropy of the base, in nats, up to which its gates are closed."""
+    ends: frozenset[int]
+    """Tokens that end it."""
+    most: int
+    """Tokens it may have."""
     read: int = 0
     """Tokens in that text."""
     forced: Tensor | None = None
@@ -238,6 +246,7 @@ class Seats:
             logger.exception("the policy of request %s cannot be read: it gets the default one", name)
             policy = self.policy
         traced = bool(extra.get(TRACED))
+        rules = Rules.row(policy)
         idle = bool(extra.get(IDLE)) and is_silent(policy) and not extra.get(FORCED)
         seat = Seat(
             at=self._free.pop() if self._free else self._grow(),
@@ -250,12 +259,15 @@ class Seats:
             text=AnswerText(self.decode(), ())
             if any(isinstance(each, BoundaryGate | TurnGate) for each in policy.gates)
             else None,
+            foresight=Foresight(on_entropy=policy.divergence == "cross_entropy"),
+            above=rules[Rules._fields.index("above")],
+            ends=frozenset([*(sampling.stop_token_ids or ()), sampling.eos_token_id]) - {None},
+            most=sampling.max_tokens,
         )
         if extra.get(FORCED):
             seat.forced = torch.tensor([*extra[FORCED], 0], dtype=torch.int64).to(
                 self.device, non_blocking=True
             )
-        rules = Rules.row(policy)
         numbers = [
             *rules,
             *(rules[Rules._fields.index("capacity")], 0, 0, 0, 0),

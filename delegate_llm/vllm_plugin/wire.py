@@ -19,6 +19,7 @@ __all__ = (
     "ASKED",
     "BRIEF",
     "COLUMNS",
+    "DRAFTED",
     "FORCED",
     "IDLE",
     "KEY",
@@ -64,6 +65,9 @@ RAN: Final = 4
 """Set at the first token of a step in which the reasoner ran."""
 STEP: Final = 8
 """Times the positions that were to be decided in a step; at the first token of each step, else 0."""
+DRAFTED: Final = STEP << 10
+"""Times the positions that the base had drafted for it; 0 where it had to read the prompt instead. A float32
+holds both, for drafts of up to `MOST_AHEAD`."""
 
 
 class Told(NamedTuple):
@@ -83,6 +87,8 @@ class Told(NamedTuple):
     """Of the base, in nats."""
     step: int
     """Positions that were to be decided in one step, at its first token; else 0."""
+    drafted: int
+    """Positions that the base drafted for the step, at its first token."""
     read: int
     """Those that the reasoner read: as many, or none where it did not run."""
     top: list[tuple[int, float]]
@@ -148,6 +154,7 @@ def told(ids: Sequence[int], numbers: Sequence[float]) -> Told:
         )
         raise NumericsError(msg)
     flags = int(numbers[1])
+    step = flags % DRAFTED // STEP
     asked = bool(flags & ASKED)
     return Told(
         token=ids[0],
@@ -158,8 +165,9 @@ def told(ids: Sequence[int], numbers: Sequence[float]) -> Told:
         takeover=bool(flags & TAKEOVER),
         score=None if math.isnan(numbers[2]) else numbers[2],
         entropy=numbers[3],
-        step=flags // STEP,
-        read=flags // STEP if flags & RAN else 0,
+        step=step,
+        drafted=flags // DRAFTED,
+        read=step if flags & RAN else 0,
         top=[
             (each - COLUMNS * STRIDE, number)
             for each, number in zip(ids[COLUMNS:], numbers[COLUMNS:], strict=True)
