@@ -18,12 +18,14 @@ __all__ = ("Foresight", "patience")
 _PRIOR: Final = 10.0
 _FIRST_EXCESS: Final = 0.3  # nats above the base's entropy
 _FIRST_RATIO: Final = 0.3  # of a score to the base's entropy, for scores that are not built on it
-# Positions that one forward of the reasoner typically settles, about eight, over what such a forward costs
-# in steps, about one and a half.
-_BLOCK: Final = 5.0
-# Positions drafted in a row: where it starts, between what it moves, and how many dropped are a surprise.
+# Positions that one forward of the reasoner typically settles, about eight, over what such a forward and the
+# work around it cost in steps, about two.
+_BLOCK: Final = 4.0
+# Positions drafted in a row: where it starts, between what it moves, by how many it grows, and how many dropped
+# are a surprise.
 _FIRST_REACH: Final = 16
 _REACH: Final = (4, 64)
+_GROWTH: Final = 8
 _SURPRISE: Final = 2
 
 
@@ -38,7 +40,7 @@ def patience(base_cost: float, reasoner_cost: float) -> float:
         reasoner_cost: Of one step of the reasoner, in the same unit.
 
     Returns:
-        A chance in (0, 1]: 0.17 for models of one size, 0.67 for a base of a tenth.
+        A chance in (0, 1]: 0.2 for models of one size, 0.71 for a base of a tenth.
     """
     return 1.0 / (1.0 + _BLOCK * base_cost / reasoner_cost)
 
@@ -93,7 +95,7 @@ class Foresight:
         if dropped > _SURPRISE:
             self._reach = max(_REACH[0], self._reach // 2)
         elif not dropped:
-            self._reach = min(_REACH[1], self._reach + 4)
+            self._reach = min(_REACH[1], self._reach + _GROWTH)
 
     def learn(self, entropy: float, score: float, *, takeover: bool, changed: bool) -> None:
         """See how a position was decided."""
