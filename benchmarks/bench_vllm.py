@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -97,7 +98,6 @@ def measure(name: str, dtype: str, given: argparse.Namespace, environment: Mappi
         "tokens": given.tokens,
         "levels": given.concurrency,
         "least": given.least or _LEAST.get(name, _FEW),
-        "repeats": given.repeats,
     }
     _say(f"{name} {dtype}: loading")
     wanted = Wanted(
@@ -110,12 +110,16 @@ def measure(name: str, dtype: str, given: argparse.Namespace, environment: Mappi
         ahead=given.k,
         ends=name in ENDING,
         engine=given.engine_args,
+        repeats=given.repeats,
         **load,
     )
     found = Found(**_run("benchmarks.vllm_pair", asdict(wanted), environment))
     laps = [Lap.of(each) for each in found.laps]
-    for engine, (settings, methods) in engines(found, middle).items():
-        _say(f"{name} {dtype}: starting {engine}")
+    # Engines take turns, each started anew: they are minutes apart, and machines drift.
+    for repeat, (engine, (settings, methods)) in product(
+        range(given.repeats), engines(found, middle).items()
+    ):
+        _say(f"{name} {dtype}: starting {engine} ({repeat + 1}/{given.repeats})")
         plan = Plan(arguments=settings, methods=methods, prompts=found.prompts, stops=found.stops, **load)
         laps += [Lap.of(each) for each in _run("benchmarks.vllm_load", asdict(plan), environment)]
     every = rows(laps)

@@ -58,7 +58,6 @@ class Plan:
     """Requests in flight."""
     least: int
     """Requests of a lap, where fewer are in flight."""
-    repeats: int
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Plan:
@@ -144,20 +143,19 @@ async def load(plan: Plan) -> list[Lap]:
             warming = partial(_answer, engine, method, tokens=min(_WARM, plan.tokens), stops=[])
             await _serve(warming, plan.prompts[:count], count)
         laps = []
-        for repeat in range(plan.repeats):
-            for level in plan.levels:
-                for method in plan.methods:
-                    prompts = plan.prompts[: requests(level, plan.least)]
-                    await asyncio.sleep(_SETTLES)
-                    total[0] = Counts()
-                    began = time.perf_counter()
-                    one = partial(_answer, engine, method, tokens=plan.tokens, stops=plan.stops)
-                    answers = await _serve(one, prompts, level)
-                    seconds = time.perf_counter() - began
-                    await asyncio.sleep(_SETTLES)
-                    laps.append(Lap(method.name, level, seconds, answers, total[0]))
-                    speed = sum(len(each.tokens) for each in answers) / seconds
-                    _say(f"{repeat + 1}/{plan.repeats} {method.name}, {level} at once: {speed:.1f} tokens/s")
+        for level in plan.levels:
+            for method in plan.methods:
+                prompts = plan.prompts[: requests(level, plan.least)]
+                await asyncio.sleep(_SETTLES)
+                total[0] = Counts()
+                began = time.perf_counter()
+                one = partial(_answer, engine, method, tokens=plan.tokens, stops=plan.stops)
+                answers = await _serve(one, prompts, level)
+                seconds = time.perf_counter() - began
+                await asyncio.sleep(_SETTLES)
+                laps.append(Lap(method.name, level, seconds, answers, total[0]))
+                speed = sum(len(each.tokens) for each in answers) / seconds
+                _say(f"{method.name}, {level} at once: {speed:.1f} tokens/s")
         return laps
     finally:
         engine.shutdown()
