@@ -116,9 +116,8 @@ def measure(name: str, dtype: str, given: argparse.Namespace, environment: Mappi
     found = Found(**_run("benchmarks.vllm_pair", asdict(wanted), environment))
     laps = [Lap.of(each) for each in found.laps]
     # Engines take turns, each started anew: they are minutes apart, and machines drift.
-    for repeat, (engine, (settings, methods)) in product(
-        range(given.repeats), engines(found, middle).items()
-    ):
+    turns = product(range(given.repeats), engines(found, middle).items())
+    for repeat, (engine, (settings, methods)) in turns:
         _say(f"{name} {dtype}: starting {engine} ({repeat + 1}/{given.repeats})")
         plan = Plan(arguments=settings, methods=methods, prompts=found.prompts, stops=found.stops, **load)
         laps += [Lap.of(each) for each in _run("benchmarks.vllm_load", asdict(plan), environment)]

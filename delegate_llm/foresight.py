@@ -21,8 +21,8 @@ _FIRST_RATIO: Final = 0.3  # of a score to the base's entropy, for scores that a
 # Positions that one forward of the reasoner typically settles, about eight, over what such a forward and the
 # work around it cost in steps, about two.
 _BLOCK: Final = 4.0
-# Positions drafted in a row: where it starts, between what it moves, by how many it grows, and how many dropped
-# are a surprise.
+# Positions drafted in a row: where it starts, between what it moves, by how many it grows, and how many
+# dropped are a surprise.
 _FIRST_REACH: Final = 16
 _REACH: Final = (4, 64)
 _GROWTH: Final = 8

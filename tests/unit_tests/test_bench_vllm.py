@@ -131,7 +131,7 @@ def test_a_lap_is_made_of_whole_waves(level: int, count: int) -> None:
 def test_laps_and_plans_travel_as_json() -> None:
     one = lap("lossless", 1.0, [answer(takeovers=[0, 1, 2])], **LOSSLESS)
     assert Lap.of(json.loads(json.dumps(dataclasses.asdict(one)))) == one
-    plan = Plan({"model": "m"}, [Method("a", {"b": 1}, salt="c")], [[1, 2]], [0], 8, [1], 4, 2)
+    plan = Plan({"model": "m"}, [Method("a", {"b": 1}, salt="c")], [[1, 2]], [0], 8, [1], 4)
     assert Plan.of(json.loads(json.dumps(dataclasses.asdict(plan)))) == plan
 
 
