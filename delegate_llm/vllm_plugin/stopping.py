@@ -61,8 +61,8 @@ class Stopping:
         self._seats, self._clock = seats, clock
         self._rows: list[_Ahead] = []
         self._drafted = 0
-        self._yield = 0.0
-        """Tokens that the step is expected to add so far."""
+        self._yield = self._more = 0.0
+        """Tokens that the step is expected to add so far, and what one more position would."""
         self._began = 0.0
         self._ended: float | None = None
         self._rest: float | None = None
@@ -84,6 +84,7 @@ class Stopping:
         ]
         for row in self._rows:
             row.seat.foresight.begin()
+        self._more = self._worth()
 
     def is_time(self, logits: Tensor, drawn: Tensor) -> bool:
         """Whether the reasoner had better read now than after another position.
@@ -92,7 +93,7 @@ class Stopping:
             logits: The base's at the position that was drafted last, raw, `[B, V]`.
             drawn: What was drawn from them `[B]`.
         """
-        self._yield += self._worth()
+        self._yield += self._more
         self._drafted += 1
         listening = [at for at, row in enumerate(self._rows) if row.listens and row.end is None]
         for at, unsure in zip(listening, _entropies(logits, listening), strict=True):
@@ -103,10 +104,10 @@ class Stopping:
         for row, token in zip(self._rows, drawn.tolist(), strict=True):
             if row.end is None and (token in row.seat.ends or self._drafted >= row.left):
                 row.end = self._drafted - 1
-        self._ended = self._clock()
-        drafting, rest, worth = self._ended - self._began, self._rest, self._worth()
-        return not worth or (
-            rest is not None and worth * (rest + drafting) < self._yield * drafting / self._drafted
+        self._more, self._ended = self._worth(), self._clock()
+        drafting, rest = self._ended - self._began, self._rest
+        return not self._more or (
+            rest is not None and self._more * (rest + drafting) < self._yield * drafting / self._drafted
         )
 
     def _worth(self) -> float:
