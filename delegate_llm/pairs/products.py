@@ -1,9 +1,9 @@
 """Products of few tokens with large float32 weights on a CPU.
 
 Drafts and small batches are read a few tokens at a time. For 4 to 15 of them the product with a large matrix
-takes torch's CPU build about twice the time that reading the matrix once would, since it is rearranged for
-each product as it would be for hundreds of tokens. Cut in slices of a few rows, which copies nothing, it is
-a batch of small products that are made where it lies. The result is the same up to rounding. On other
+takes torch's CPU build much longer than reading the matrix once would, since MKL rearranges it for each
+product as it would for hundreds of tokens. Cut in slices of a few rows, which copies nothing, it is a batch
+of small products that are made where it lies. The result is the same up to rounding. On other
 devices, in other types, and for fewer or more tokens, everything stays as torch does it.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 __all__ = ("SlicedProducts",)
 
-_SLICE: Final = 32  # rows of a matrix; of 16, 32, 64, and 128 the best over eleven shapes
+_SLICE: Final = 32  # rows of a matrix; of 16, 32, 64, and 128 the best on one machine
 _TOKENS: Final = range(4, 16)
 _LARGE: Final = 1 << 19  # numbers; smaller matrices stay in a cache
 

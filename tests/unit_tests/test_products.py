@@ -35,13 +35,13 @@ def test_sliced_products_are_the_whole_ones_up_to_rounding(shape: tuple[int, ...
     assert part.shape == whole.shape
 
 
-@pytest.mark.skipif(not MKL, reason="torch multiplies without MKL here, and needs no help")
+@pytest.mark.skipif(not MKL, reason="only what torch multiplies with MKL is sliced, and it is built without")
 @pytest.mark.parametrize(("tokens", "count"), [(1, 0), (3, 0), (4, 2), (15, 2), (16, 0), (500, 0)])
 def test_only_blocks_of_few_tokens_are_sliced(tokens: int, count: int) -> None:
     assert sliced(layers(), tokens) == count
 
 
-@pytest.mark.skipif(not MKL, reason="torch multiplies without MKL here, and needs no help")
+@pytest.mark.skipif(not MKL, reason="only what torch multiplies with MKL is sliced, and it is built without")
 def test_layers_that_would_not_gain_or_are_not_plain_stay_as_they_are() -> None:
     assert sliced(layers(outputs=50), 8) == 1  # 50 rows are no whole number of slices
     assert sliced(layers().to(torch.bfloat16), 8) == 0
