@@ -9,6 +9,8 @@ from torch import Tensor
 from vllm.forward_context import set_forward_context
 from vllm.v1.spec_decode.draft_model import DraftModelProposer
 
+from delegate_llm.vllm_plugin.attention import of_next_tokens
+
 if TYPE_CHECKING:
     from vllm.v1.attention.backend import CommonAttentionMetadata
 
@@ -94,18 +96,9 @@ class DelegatingProposer(DraftModelProposer):  # type: ignore[misc]
             Drafts `[B, count]`, or shorter ones.
         """
         rows = attention.batch_size()
-        known = attention.seq_lens.clone() if rejected is None else attention.seq_lens - rejected
-        bound = attention.seq_lens_cpu_upper_bound
-        attention = attention.replace(
-            seq_lens=known,
-            seq_lens_cpu_upper_bound=None if bound is None else bound.clone(),
-            num_actual_tokens=rows,
-            max_query_len=1,
-            query_start_loc=self.arange[: rows + 1],
-            query_start_loc_cpu=torch.from_numpy(self.token_arange_np[: rows + 1]).clone(),
-        )
+        attention = of_next_tokens(attention, rejected, self.arange)
         mode, padded, across = self._determine_batch_execution_and_padding(rows)
-        positions, drafted = known.long() - 1, []
+        positions, drafted = attention.seq_lens.long() - 1, []
         if self.stopping is not None:
             self.stopping.begin()
         for at in range(count):
@@ -139,9 +132,9 @@ class DelegatingProposer(DraftModelProposer):  # type: ignore[misc]
         """Let the base read what the reasoner has just read, where it has not drafted yet.
 
         Args:
-            token_ids: `[T]`, of the whole batch.
+            token_ids: `[T]`.
             positions: `[T]`.
-            attention: Of the batch.
+            attention: Of these tokens.
 
         Returns:
             Hidden states `[T, H]`.

@@ -10,6 +10,7 @@ from torch import Tensor
 from vllm.v1.outputs import LogprobsTensors, SamplerOutput
 
 from delegate_llm.vllm_plugin.acceptance import NOTHING, Block, Verdicts, judge
+from delegate_llm.vllm_plugin.attention import of_answers, tokens_of
 from delegate_llm.vllm_plugin.drafts import NONE, Draft, Fresh, Ints, Layout, on, recalled, tokens_recalled
 from delegate_llm.vllm_plugin.hearing import Heard, hear, overheard
 from delegate_llm.vllm_plugin.proposer import DelegatingProposer
@@ -145,7 +146,7 @@ class DelegatingRunner:
         ahead = (held >= 0) * (0 if draft is None else len(draft.said))
         reading = self.discard_request_mask.np[: len(names)]  # type: ignore[attr-defined]
         self.drafter.caught_up = bool(len(starting)) or not reading.any()
-        fresh = self._read(starting, layout) if len(starting) else None
+        fresh = self._read(starting, reading, layout) if len(starting) else None
         positions = self.seats.positions[rows] + columns
         standings = self.seats.standings
         forced = self.seats.forced(layout.width)
@@ -220,21 +221,28 @@ class DelegatingRunner:
             there &= draft.whole[last].unsqueeze(1) | ~ends | on(~known, device).unsqueeze(1)
         return held, fresh, there
 
-    def _read(self, starting: Ints, layout: Layout) -> Fresh:
-        """Let the base read what the reasoner has just read, for it has drafted nothing there.
+    def _read(self, starting: Ints, reading: np.ndarray[Any, Any], layout: Layout) -> Fresh:
+        """Let the base read what the reasoner has just read, where it has drafted nothing.
 
         vLLM lets its draft model read a prompt once the first token is known; this is before, for the first
-        token is decided like any other.
+        token is decided like any other. Of other answers the base knows all that it has drafted.
+
+        Args:
+            starting: Answers whose next position it has not read yet `[F]`.
+            reading: Whether an answer is at its prompt still, behind this step too `[B]`.
+            layout: Of the step.
         """
-        step, drafter = self._step, self.drafter
-        count = step.scheduler_output.total_num_scheduled_tokens
+        attention, drafter = self._step.spec_decode_common_attn_metadata, self.drafter
+        bounds = self.query_start_loc.np[: len(layout.counts) + 1]  # type: ignore[attr-defined]
+        answers = np.union1d(starting, np.flatnonzero(reading))
+        tokens = tokens_of(answers, bounds)
+        places = on(tokens, attention.slot_mapping.device)
         hidden = drafter.read(
-            self.input_ids.gpu[:count],  # type: ignore[attr-defined]
-            self._get_positions(count),  # type: ignore[attr-defined]
-            step.spec_decode_common_attn_metadata,
+            self.input_ids.gpu[places],  # type: ignore[attr-defined]
+            self._get_positions(places),  # type: ignore[attr-defined]
+            of_answers(attention, answers, tokens, bounds),
         )
-        starts = self.query_start_loc.np[1 : len(layout.counts) + 1]  # type: ignore[attr-defined]
-        ends = (starts - 1 - np.asarray(layout.counts))[starting].astype(np.int64)
+        ends = np.searchsorted(tokens, bounds[starting + 1] - 1 - np.asarray(layout.counts)[starting])
         logits = drafter.model.compute_logits(hidden[on(ends, hidden.device)])
         begins = np.flatnonzero((layout.columns == 0) & np.isin(layout.rows, starting))
         return Fresh(on(begins, hidden.device), logits)
