@@ -42,11 +42,9 @@ class DelegatingRunner:
         self.seats = seats
         self._step = self._draft = None
         self._masked = self._resting = False
-        parallel, model = self.parallel_config, self.model_config  # type: ignore[attr-defined]
         # Where workers wait for each other in the middle of a forward, none may leave it out.
         self._can_idle = (
-            parallel.pipeline_parallel_size == 1
-            and not (parallel.data_parallel_size > 1 and model.is_moe)
+            self.parallel_config.pipeline_parallel_size == 1  # type: ignore[attr-defined]
             and not self.supports_mm_inputs  # type: ignore[attr-defined]
             and not self.enable_prompt_embeds  # type: ignore[attr-defined]
         )

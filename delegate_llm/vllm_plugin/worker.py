@@ -33,7 +33,8 @@ class DelegatingWorker(_Worker):  # type: ignore[misc]
         """Make the model runner, and take it over.
 
         Raises:
-            LoadError: If this vLLM is not one that was tested, or no base is to draft.
+            LoadError: If this vLLM is not one that was tested, no base is to draft, or copies of a mixture of
+                experts are to run side by side.
         """
         check_version()
         super().init_device()
@@ -41,6 +42,13 @@ class DelegatingWorker(_Worker):  # type: ignore[misc]
         drafter: Any = getattr(runner, "drafter", None)
         if getattr(self, "use_v2_model_runner", False):
             msg = "vLLM's second model runner is not supported yet: set VLLM_USE_V2_MODEL_RUNNER=0"
+            raise LoadError(msg)
+        # vLLM runs copies of other models one by one, and tells their workers of a single one.
+        if self.vllm_config.parallel_config.data_parallel_size > 1:
+            msg = (
+                "copies of a mixture of experts take every forward together, and delegation's differ from copy "
+                "to copy: start a server for each in place of data parallel, behind one balancer"
+            )
             raise LoadError(msg)
         if type(drafter).__name__ != "DraftModelProposer":
             msg = (
