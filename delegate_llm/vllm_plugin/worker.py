@@ -46,8 +46,8 @@ class DelegatingWorker(_Worker):  # type: ignore[misc]
         # vLLM runs copies of other models one by one, and tells their workers of a single one.
         if self.vllm_config.parallel_config.data_parallel_size > 1:
             msg = (
-                "copies of a mixture of experts take every forward together, and delegation's differ from copy "
-                "to copy: start a server for each in place of data parallel, behind one balancer"
+                "copies of a mixture of experts take every forward together, and delegation's differ from "
+                "copy to copy: start a server for each in place of data parallel, behind one balancer"
             )
             raise LoadError(msg)
         if type(drafter).__name__ != "DraftModelProposer":
