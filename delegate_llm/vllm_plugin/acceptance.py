@@ -38,6 +38,8 @@ class Rules(NamedTuple):
     """The first position at which the reasoner is out for good."""
     limit: Tensor
     asks: Tensor
+    least: Tensor
+    """Level of the bucket below which the reasoner is out for good; `-inf` where it is refilled."""
     rate: Tensor
     capacity: Tensor
     base_only: Tensor
@@ -57,6 +59,7 @@ class Rules(NamedTuple):
             min(first, default=math.inf),
             math.inf if budget.limit is None else budget.limit,
             math.inf if budget.asks is None else budget.asks,
+            -math.inf if budget.rate and budget.capacity >= 1 else WHOLE,
             budget.rate or 0.0,
             budget.capacity,
             float(policy.divergence in BASE_ONLY),
@@ -128,33 +131,35 @@ def judge(rules: Rules, standings: Standings, block: Block) -> tuple[Verdicts, S
     level, spent, asked, position, seen, scores = standings
     scores = scores.clone()
     base_only, spiky = rules.base_only > 0, rules.spike > 0
+    # What hangs on one position alone is worked out for all at once: each operation is a launch.
+    may_open = block.exists & (block.entropy > rules.above.unsqueeze(1))
     alive = torch.ones_like(base_only)
-    columns = []
-    for at in range(block.draft.shape[1]):
-        alive = alive & block.exists[:, at]
+    decided = []
+    tables = (block.exists, may_open, block.score, block.base, block.reasoner, block.draft)
+    columns = zip(*(each.unbind(1) for each in tables), strict=True)
+    for at, (exists, may, score, ours, theirs, drafted) in enumerate(columns):
+        alive = alive & exists
         over, bar = outlook(rules, Standings(level, spent, asked, position, seen, scores))
-        opens = alive & ~over & (block.entropy[:, at] > rules.above)
+        opens = alive & may & ~over
         if block.limit is not None:
             opens = opens & (spent < block.limit[:, at])
-        can_spend = torch.minimum(level, rules.limit - spent) >= WHOLE
-        takeover = opens & (block.score[:, at] > bar) & can_spend
+        takeover = opens & (score > bar) & (level >= WHOLE)
         asks = torch.where(base_only, takeover, opens)
-        token = torch.where(takeover, block.reasoner[:, at], block.base[:, at])
+        token = torch.where(takeover, theirs, ours)
         if block.forced is not None:
             token = torch.where(block.forced[:, at] >= 0, block.forced[:, at], token)
-        columns.append((torch.where(alive, token, NOTHING), asks, takeover, opens))
+        decided.append((torch.where(alive, token, NOTHING), asks, takeover, opens))
         if scores.shape[1]:
             enters = opens & spiky
             place = (seen % scores.shape[1]).long().unsqueeze(1)
-            fresh = torch.where(enters.unsqueeze(1), block.score[:, at : at + 1], scores.gather(1, place))
+            fresh = torch.where(enters.unsqueeze(1), score.unsqueeze(1), scores.gather(1, place))
             scores.scatter_(1, place, fresh)
             seen = seen + enters
-        left = level - takeover.to(_FLOAT)
-        refilled = torch.where(left == rules.capacity, left, torch.minimum(rules.capacity, left + rules.rate))
-        level = torch.where(alive, refilled, level)
-        spent, asked, position = spent + takeover, asked + asks, position + alive
-        alive = alive & (token == block.draft[:, at])
-    verdicts = Verdicts(*(torch.stack(each, 1) for each in zip(*columns, strict=True)))
+        one = takeover.to(_FLOAT)
+        level = torch.where(alive, torch.minimum(rules.capacity, level - one + rules.rate), level)
+        spent, asked, position = spent + one, asked + asks, position + alive
+        alive = alive & (token == drafted)
+    verdicts = Verdicts(*(torch.stack(each, 1) for each in zip(*decided, strict=True)))
     return verdicts, Standings(level, spent, asked, position, seen, scores)
 
 
@@ -164,12 +169,11 @@ def outlook(rules: Rules, standings: Standings) -> tuple[Tensor, Tensor]:
     Returns:
         Whether the reasoner is out for good `[B]`, and what a score has to exceed `[B]`.
     """
-    refills = (rules.rate > 0) & (rules.capacity >= 1)
     over = (
         (standings.position >= rules.last)
         | (standings.spent >= rules.limit)
         | (standings.asked >= rules.asks)
-        | ((standings.level < WHOLE) & ~refills)
+        | (standings.level < rules.least)
     )
     bar = rules.threshold
     if standings.scores.shape[1]:

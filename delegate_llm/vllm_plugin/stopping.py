@@ -162,6 +162,8 @@ class Stopping:
 
 def _entropies(logits: Tensor, rows: list[int]) -> list[float]:
     """Of the base, in nats, in some rows of logits `[B, V]`; as many at a time as a cache holds."""
+    if len(rows) < len(logits):
+        logits = logits[rows]
     step = max(1, CACHED // logits.shape[1])
-    cuts = [rows[start : start + step] for start in range(0, len(rows), step)]
-    return [value for cut in cuts for value in entropy(log_probs(logits[cut])).tolist()]
+    parts = (logits[start : start + step] for start in range(0, len(logits), step))
+    return [value for part in parts for value in entropy(log_probs(part)).tolist()]
