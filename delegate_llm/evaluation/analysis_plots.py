@@ -208,13 +208,11 @@ def _roc(axes: Any, table: TokenTable, summary: Record) -> None:
         scores, entropies, wrong = predicted(table)
         for name, values, colour in (("score", scores, _SCORE), ("entropy", entropies, _ENTROPY)):
             axes.plot(*roc(values, wrong), color=colour, label=f"{name}: AUROC {said[name]['value']:.2f}")
-        axes.legend(frameon=False, loc="lower right", fontsize=8)
+        few = (said["caveat"] or "").partition(":")[0] or None
+        axes.legend(frameon=False, loc="lower right", fontsize=8, title=few, title_fontsize=8)
     axes.set_xlabel("right answers flagged")
     axes.set_ylabel("wrong answers flagged")
-    few = said["caveat"] and said["caveat"].partition(":")[0]
-    axes.set_title(
-        "Wrong answers, told by their top tenth" + (f" ({few})" if few else ""), loc="left", fontsize=11
-    )
+    axes.set_title("Wrong answers, told by their top tenth", loc="left", fontsize=11)
 
 
 # --- Drawing ---

@@ -13,8 +13,10 @@ pytest.importorskip("matplotlib")
 
 from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from delegate_llm.errors import RequestError
+from delegate_llm.evaluation import analysis_plots
 from delegate_llm.evaluation._labels import label, plain
 from delegate_llm.evaluation.analysis import summarize
 from delegate_llm.evaluation.analysis_plots import plot_analysis, plot_answer, typical
@@ -59,6 +61,27 @@ def test_a_small_share_is_not_called_none(tmp_path: Path) -> None:
     drawn = (tmp_path / "analysis.svg").read_text()  # which says in comments what its glyphs spell
     assert "<!-- top 0.4 % -->" in drawn
     assert "<!-- over-representation among the top 0.4 % by score -->" in drawn
+
+
+def test_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A remark on few right answers once ran out of the picture."""
+    answers = [
+        answer(str(at), [(" first", 3.0 * (at + place) % 7, 0.1) for place in range(30)], correct=at < 4)
+        for at in range(20)
+    ]
+    table = token_table(answers, LEXICON, 0.1)
+    summary = summarize(table, 0.1, resamples=5)
+    assert summary["wrong_answers"]["caveat"]
+    drawn: list[Figure] = []
+    monkeypatch.setattr(analysis_plots, "save", lambda figure, file: drawn.append(figure))
+    plot_analysis(table, summary, "base and reasoner", tmp_path / "analysis.png")
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    assert any("only 4 right answers" in each.get_text() for each in figure.findobj(Text))
+    needed, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert min(needed.x0, needed.y0) >= 0
+    assert needed.x1 <= width
+    assert needed.y1 <= height
 
 
 def test_a_picture_that_cannot_be_written_is_said(tmp_path: Path) -> None:
