@@ -20,7 +20,7 @@ from transformers.masking_utils import sdpa_mask
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ("GroupedAttention",)
+__all__ = ("GroupedAttention", "dispatches")
 
 _NAME: Final = "delegate_llm_grouped_sdpa"
 # Where a configuration keeps its choice; the property over it does more than is needed twice a forward.
@@ -42,7 +42,8 @@ def _grouped_sdpa(  # noqa: PLR0917 - as transformers calls it
     rows, heads, tokens, size = query.shape
     shared = key.shape[1]
     short = tokens == 1 or (attention_mask is not None and tokens <= _SHORT)
-    if heads == shared or not short or kwargs.get("position_bias") is not None:
+    by_head = attention_mask is not None and attention_mask.shape[1] != 1
+    if heads == shared or not short or by_head or kwargs.get("position_bias") is not None:
         output: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
@@ -66,6 +67,11 @@ AttentionInterface.register(_NAME, _grouped_sdpa)
 AttentionMaskInterface.register(_NAME, sdpa_mask)
 
 
+def dispatches(model: PreTrainedModel) -> bool:
+    """Whether a model looks its attention up by name; older ones know two, and take any other for eager."""
+    return bool(getattr(model, "_supports_attention_backend", False))
+
+
 class GroupedAttention:
     """A context in which a model uses the grouped form of torch's attention.
 
@@ -76,7 +82,9 @@ class GroupedAttention:
         """Look at the model once; where it is not on a CPU or attends in another way, do nothing."""
         self._fields = model.config.get_text_config(decoder=True).__dict__
         self._applies = (
-            self._fields.get(_FIELD) == "sdpa" and model.get_input_embeddings().weight.device.type == "cpu"
+            self._fields.get(_FIELD) == "sdpa"
+            and dispatches(model)
+            and model.get_input_embeddings().weight.device.type == "cpu"
         )
 
     def __enter__(self) -> None:

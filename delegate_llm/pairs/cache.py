@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from delegate_llm.errors import LoadError
+
 __all__ = ("RowCache", "cache_argument")
 
 _ROUND = 64  # slots; buffers come in multiples
@@ -24,9 +26,17 @@ _ARGUMENTS: Final = ("cache", "past_key_values", "cache_params")
 
 
 def cache_argument(model: torch.nn.Module) -> str:
-    """What the `forward` of a model calls its cache."""
+    """What the `forward` of a model calls its cache.
+
+    Raises:
+        LoadError: If it takes none.
+    """
     accepted = inspect.signature(model.forward).parameters
-    return next((name for name in _ARGUMENTS if name in accepted), _ARGUMENTS[-1])
+    found = next((name for name in _ARGUMENTS if name in accepted), None)
+    if found is None:
+        msg = f"{type(model).__name__} takes no cache of what it has read; choose another model"
+        raise LoadError(msg)
+    return found
 
 
 @dataclass(slots=True)

@@ -42,9 +42,9 @@ class Costs:
             for name, each in model.named_parameters()
             if each is not table and each is not head
         )
-        heads = getattr(config, "num_attention_heads", 0) or 0
-        size = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
-        layers = getattr(config, "num_hidden_layers", 0)
+        heads = _setting(config, "num_attention_heads")
+        size = _setting(config, "head_dim") or (config.hidden_size // heads if heads else 0)
+        layers = _setting(config, "num_hidden_layers")
         return cls(2.0 * weights, 2.0 * head.numel(), 4.0 * layers * heads * size)
 
     @property
@@ -65,7 +65,15 @@ class Costs:
 def _active_experts(config: object) -> float:
     """The share of a mixture's experts that a token visits; 1 for a dense model."""
     for total in ("num_experts", "num_local_experts", "n_routed_experts"):
-        count = int(getattr(config, total, None) or 0)
+        count = _setting(config, total)
         if count:
-            return int(getattr(config, "num_experts_per_tok", None) or count) / count
+            return (_setting(config, "num_experts_per_tok") or count) / count
     return 1.0
+
+
+def _setting(config: object, name: str) -> int:
+    """A number of a configuration; 0 where it has none, or one for each layer."""
+    try:
+        return int(getattr(config, name, None) or 0)
+    except Exception:  # noqa: BLE001 - transformers' own kinds of error; this is an estimate
+        return 0

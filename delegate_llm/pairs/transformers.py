@@ -11,12 +11,13 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from packaging.version import parse
 from torch import Tensor
 from transformers import __version__
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from delegate_llm.errors import LoadError
-from delegate_llm.pairs.attention import GroupedAttention
+from delegate_llm.pairs.attention import GroupedAttention, dispatches
 from delegate_llm.pairs.cache import RowCache, cache_argument
 from delegate_llm.pairs.costs import Costs
 from delegate_llm.pairs.products import SlicedProducts
@@ -29,6 +30,7 @@ __all__ = ("TransformersReader",)
 
 # Columns of one forward: bounds the memory of activations and masks on long prompts.
 _CHUNK: Final = 512
+_STATES: Final = "5.6"  # of transformers: caches say which layers are recurrent
 
 
 class TransformersReader:
@@ -58,30 +60,38 @@ class TransformersReader:
         self.name = name
         self.lock = lock or threading.RLock()
         self.role = role
+        # A forward that is under way elsewhere has parts of the model changed.
+        with self.lock:
+            self.attention = GroupedAttention(model)
+            self.products = SlicedProducts(model)
+            own = model.get_base_model() if hasattr(model, "get_base_model") else model  # what PEFT wraps
+            attends = own.config._attn_implementation  # noqa: SLF001 - no public name
+            accepts = inspect.signature(own.forward).parameters
         self.costs = Costs.of(model)
-        self.attention = GroupedAttention(model)
-        self.products = SlicedProducts(model)
         self.device = model.get_input_embeddings().weight.device
         self.rows = _logit_rows(model)
         # On a CPU, torch's float32 products over one token are cheap beside those over a few.
         self.block = 0.5 if self.device.type == "cpu" and model.dtype == torch.float32 else 0.2
         text_config = model.config.get_text_config(decoder=True)
         self.context: int | None = getattr(text_config, "max_position_embeddings", None)
-        self.accepts = frozenset(inspect.signature(model.forward).parameters)
-        self.slot = cache_argument(model)
+        self.border = _border(text_config)
+        self.accepts = frozenset(accepts)
+        self.slot = _slot(own, name)
         kinds = [type(layer) for layer in DynamicCache(config=model.config).layers]
         self.sliding = [kind is DynamicSlidingWindowLayer for kind in kinds]
         self.rewinds = self.slot != "cache_params" and all(
             kind in (DynamicLayer, DynamicSlidingWindowLayer) for kind in kinds
         )
-        if self.rewinds and getattr(model, "_is_stateful", False):
-            msg = f"{name}: models with recurrent layers need transformers 5.6 or later, not {__version__}"
-            raise LoadError(msg)
+        if self.rewinds and getattr(own, "_is_stateful", False):
+            raise LoadError(_keeps_state(name))
+        self.adds_mask = attends == "eager"
         self.batches = (
             self.rewinds
             and not any(self.sliding)
+            and self.border is None
             and "position_ids" in self.accepts
-            and model.config._attn_implementation in {"sdpa", "eager"}  # noqa: SLF001 - no public name
+            and (attends == "sdpa" or (self.adds_mask and dispatches(own)))
+            and not getattr(text_config, "alibi", False)  # makes its biases of masks by token alone
         )
 
     def open(self, rows: int) -> Session:
@@ -113,16 +123,38 @@ class _RowSession:
 
     def read(self, sequences: Sequence[Sequence[int] | None], last: int | Sequence[int] = 1) -> Tensor:
         wanted = [last] * len(sequences) if isinstance(last, int) else list(last)
+        if self.reader.border is not None and sequences[0] is not None:
+            return self._read_by_length(list(sequences[0]), wanted[0], self.reader.border)
         new = [
             [] if sequence is None else self._rewind(row, list(sequence), wanted[row])
             for row, sequence in enumerate(sequences)
         ]
-        keep, width = max(wanted), max(map(len, new))
+        return self._blocks(new, max(wanted), _CHUNK)
+
+    def _blocks(self, new: list[list[int]], keep: int, first: int) -> Tensor:
+        """Forwards over the new tokens of every row, in blocks, the first of so many columns."""
+        width = max(map(len, new))
         # The columns whose logits are wanted stay together, in the last block.
-        cuts = [0, *range(_CHUNK, width - keep, _CHUNK), width]
+        cuts = [0, *range(first, width - keep, _CHUNK), width]
         for start, stop in itertools.pairwise(cuts[:-1]):
             self._forward([_columns(each, width, start, stop) for each in new], 1)
         return self._forward([_columns(each, width, cuts[-2], width) for each in new], keep)
+
+    def _read_by_length(self, sequence: list[int], wanted: int, border: int) -> Tensor:
+        """One row of a model that turns its positions by other factors where a text is longer than `border`.
+
+        transformers takes those of the last position in a forward for all positions in it, and leaves what is
+        cached as it is. So nothing is read across the border, and what was read on its other side, anew.
+        """
+        below = min(wanted, border - (len(sequence) - wanted))
+        if 0 < below < wanted:
+            parts = (sequence[:border], below), (sequence, wanted - below)
+            return torch.cat([self._read_by_length(*each, border) for each in parts], 1)
+        if (len(self.held[0]) > border) != (len(sequence) > border):
+            self.held[0], self.cache.lengths[0] = [], 0
+        new = self._rewind(0, sequence, wanted)
+        beyond = border + 1 - self.cache.lengths[0] if len(sequence) > border else 0
+        return self._blocks([new], wanted, max(_CHUNK, beyond))
 
     def retain(self, rows: Sequence[int]) -> None:
         self.meters = [self.meters[row] for row in rows]
@@ -149,7 +181,7 @@ class _RowSession:
             firsts = [start + count - width for start, count in zip(starts, counts, strict=True)]
             positions = [[max(0, first + column) for column in range(width)] for first in firsts]
             inputs = {
-                "attention_mask": mask,
+                "attention_mask": _added(mask, reader.model.dtype) if reader.adds_mask else mask,
                 "position_ids": torch.tensor(positions, device=reader.device),
             }
         logits = reader.forward(torch.tensor(block, device=reader.device), cache, keep, **inputs)
@@ -214,6 +246,37 @@ def _common(held: list[int], sequence: list[int]) -> int:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if held[low:middle] == sequence[low:middle] else (low, middle - 1)
     return low
+
+
+def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask of booleans as numbers to add to scores, which attention written out in Python wants."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(
+        ~mask, torch.finfo(dtype).min
+    )
+
+
+def _border(config: Any) -> int | None:
+    """Tokens from which on a model turns all its positions by other factors; None for most."""
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    if rope.get("rope_type") != "longrope":
+        return None
+    found = rope.get("original_max_position_embeddings")
+    return int(found or config.original_max_position_embeddings)
+
+
+def _slot(model: PreTrainedModel, name: str) -> str:
+    """What the model calls its cache; it has to be one that is handed in, and of the usual kind."""
+    slot, usual = cache_argument(model), getattr(model, "_supports_default_dynamic_cache", None)
+    if slot != "cache_params" and usual is not None and not usual():
+        msg = f"{name}: {type(model).__name__} makes a cache of its own kind; choose another model"
+        raise LoadError(msg)
+    return slot
+
+
+def _keeps_state(name: str) -> str:
+    if parse(__version__) < parse(_STATES):
+        return f"{name}: models with recurrent layers need transformers {_STATES} or later, not {__version__}"
+    return f"{name}: this model keeps its recurrent state in its own layers, so that answers would share it"
 
 
 def _logit_rows(model: PreTrainedModel) -> int:
