@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from delegate_llm.errors import PolicyError
 
-__all__ = ("Settings", "explain")
+__all__ = ("MOST", "Settings", "explain")
+
+MOST: Final = 1 << 53
+"""The largest count that may be asked for: larger ones are no longer exact as floats."""
 
 
 def explain(error: ValidationError) -> str:
@@ -18,10 +22,17 @@ def explain(error: ValidationError) -> str:
         where = ".".join(str(part) for part in item["loc"])
         said = item["msg"].removeprefix("Value error, ")
         nested = isinstance(item.get("ctx", {}).get("error"), PolicyError)
-        value = "" if nested or not where else f" (got {item['input']!r:.80})"
+        value = "" if nested or not where else f" (got {_shown(item['input'])})"
         named = not where or said.startswith(f"{where}: ")
         parts.append(said if named else f"{where}: {said}{value}")
     return "; ".join(parts)
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.80}"
+    except ValueError:  # a number of more digits than Python writes
+        return f"a huge {type(value).__name__}"
 
 
 class Settings(BaseModel):
@@ -36,6 +47,15 @@ class Settings(BaseModel):
         except ValidationError as error:
             msg = f"{type(self).__name__}: {explain(error)}"
             raise PolicyError(msg) from None
+
+    @classmethod
+    def of_fields(cls, fields: Mapping[Any, Any]) -> Self:
+        """From fields by name; raises `PolicyError` also where a key is no name."""
+        for name in fields:
+            if not isinstance(name, str):
+                msg = f"{cls.__name__}: {name!r:.80} is no field's name"
+                raise PolicyError(msg)
+        return cls(**fields)
 
     @classmethod
     def model_validate(cls, obj: Any, **kwargs: Any) -> Self:

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from delegate_llm._settings import Settings
+from delegate_llm._settings import MOST, Settings
 
 __all__ = (
     "BoundaryGate",
@@ -67,7 +67,7 @@ class WindowGate(Settings):
     """Open for the first `first` generated tokens; after them the reasoner is never run again."""
 
     kind: Literal["window"] = "window"
-    first: int = Field(ge=0)
+    first: int = Field(ge=0, le=MOST)
 
     def __call__(self, view: GateView) -> bool:
         """Whether the position lies within the window."""
@@ -114,7 +114,7 @@ class TurnGate(Settings):
     """
 
     kind: Literal["turn"] = "turn"
-    limits: dict[Turn, Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    limits: dict[Turn, Annotated[int, Field(ge=0, le=MOST)]] = Field(min_length=1)
     """Takeovers by kind; a kind that is missing has no limit."""
 
     def __call__(self, view: GateView) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from pydantic import Field, field_validator
 
-from delegate_llm._settings import Settings
+from delegate_llm._settings import MOST, Settings
 from delegate_llm.errors import GateError, LoadError, PolicyError
 from delegate_llm.gates import BoundaryGate, EntropyGate, Gate, GateView, TurnGate, WindowGate
 
@@ -51,11 +51,11 @@ class Budget(Settings):
 
     rate: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     """Takeovers refilled per generated token, in [0, 1]."""
-    burst: int | None = Field(default=None, ge=0)
+    burst: int | None = Field(default=None, ge=0, le=MOST)
     """Takeovers that may be spent at once; 8 when only a rate is given."""
-    limit: int | None = Field(default=None, ge=0)
+    limit: int | None = Field(default=None, ge=0, le=MOST)
     """Takeovers in all, never exceeded."""
-    asks: int | None = Field(default=None, ge=0)
+    asks: int | None = Field(default=None, ge=0, le=MOST)
     """Positions at which the reasoner may be consulted in all; then the base goes on alone."""
 
     @classmethod
@@ -67,7 +67,7 @@ class Budget(Settings):
             case Budget():
                 return value
             case Mapping():
-                return cls(**value)
+                return cls.of_fields(value)
             case bool():
                 pass
             case int():
@@ -116,7 +116,7 @@ class DelegationPolicy(Settings):
     """Scores above it call for a takeover; nats, or without unit for `tv`, `top1` and `random`."""
     spike: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Factor over the recent mean that the score must also exceed; 0 switches the condition off."""
-    spike_window: int = Field(default=32, ge=1)
+    spike_window: int = Field(default=32, ge=1, le=MOST)
     """How many recent scores that mean is taken over."""
     gates: tuple[Gate, ...] = ()
     """Where the reasoner may be heard at all; all must agree."""
@@ -129,7 +129,7 @@ class DelegationPolicy(Settings):
         if isinstance(value, cls):
             return value
         if isinstance(value, Mapping):
-            return cls(**value)
+            return cls.of_fields(value)
         msg = f"policy: {value!r:.80} is neither a DelegationPolicy nor a mapping of its fields"
         raise PolicyError(msg)
 
@@ -146,7 +146,11 @@ class DelegationPolicy(Settings):
         except (OSError, UnicodeDecodeError) as error:
             msg = f"policy: cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}"
             raise LoadError(msg) from error
-        return cls.from_json(text)
+        try:
+            return cls.from_json(text)
+        except PolicyError as error:
+            msg = f"policy: {str(path)!r} is none: {error}"
+            raise PolicyError(msg) from None
 
     @field_validator("divergence", mode="before")
     @classmethod

@@ -90,6 +90,10 @@ class Request:
             grammar=grammar,
         )
 
+    def seed_of(self, seed: Any) -> int:
+        """The seed of one answer of a batch; drawn afresh for None, if anything is drawn."""
+        return _seed(seed, sampled=self.sampling.temperature > 0) or 0
+
 
 def _count(name: str, value: Any, *, low: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
@@ -102,10 +106,14 @@ def _number(name: str, value: Any, *, low: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         msg = f"{name}: {value!r} is not a number"
         raise RequestError(msg)
-    if not (math.isfinite(value) and value >= low):
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not (math.isfinite(number) and number >= low):
         msg = f"{name}: {value!r} is not a finite number of at least {low:g}"
         raise RequestError(msg)
-    return float(value)
+    return number
 
 
 def _top_p(value: Any) -> float:

@@ -53,9 +53,11 @@ class AnswerText:
         if whole.endswith(_TORN) and len(self._torn) < _LONGEST:
             return
         self._release(whole[len(self._prefix) :])
-        # A fresh list: a fork may still hold the old one.
-        self._context, self._torn = self._torn, []
-        self._prefix = self._decode(self._context)
+        # Fresh lists: a fork may still hold the old ones.
+        read, self._torn = self._torn, []
+        prefix = self._decode(read)
+        if prefix:  # else a token without text of its own; what stands before it spaces the next one
+            self._context, self._prefix = read, prefix
 
     def finish(self) -> None:
         """Release what was torn; nothing more will come."""

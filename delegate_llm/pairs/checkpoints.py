@@ -120,15 +120,22 @@ def _load(
         raise LoadError(_why(who, source, error, options)) from error
     try:
         with _quiet_in_pipes():
-            model = AutoModelForCausalLM.from_pretrained(
+            model, found = AutoModelForCausalLM.from_pretrained(
                 where,
                 **common,
                 dtype=options.dtype,
                 use_safetensors=options.use_safetensors or None,  # None: whatever there is
+                output_loading_info=True,
                 **options.model_kwargs,
             )
-    except (OSError, ValueError, KeyError, TypeError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
         raise LoadError(_why(who, source, error, options)) from error
+    if lacking := sorted(found["missing_keys"]):
+        msg = (
+            f"{who}: {str(source)!r} lacks {len(lacking)} weights that a {type(model).__name__} of its "
+            f"config.json has, such as {lacking[0]}; they would be random numbers"
+        )
+        raise LoadError(msg)
     if "device_map" not in options.model_kwargs:
         model.to(options.device)
     return _checked(model, who), tokenizer
@@ -168,7 +175,9 @@ def _checked(model: Any, who: str) -> PreTrainedModel:
 def _why(who: str, source: str | Path, error: Exception, options: LoadOptions) -> str:
     """One line on a checkpoint that did not load, with the cure where it is known."""
     said = (str(error).strip() or repr(error)).splitlines()[0]
-    cure = "check the name, and the network or a local path"
+    cure = "look at its config.json, and at model_kwargs if you gave any"
+    if isinstance(error, OSError):
+        cure = "check the name, and the network or a local path"
     if "safetensors" in str(error) and options.use_safetensors:
         cure = "only safetensors weights are loaded unless you pass use_safetensors=False"
     elif "trust_remote_code" in str(error):

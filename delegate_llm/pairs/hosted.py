@@ -20,7 +20,7 @@ from delegate_llm.pairs.batches import check_texts, check_top
 from delegate_llm.pairs.pair import OnStep, Pair, Piece
 from delegate_llm.pairs.prompts import Prompt, Prompter, Rendered, Tools, Who
 from delegate_llm.pairs.telling import Answer, Engine, Hosted, Scoring, Telling, following, wait
-from delegate_llm.policy import DelegationPolicy
+from delegate_llm.policy import BASE_ONLY, DelegationPolicy
 from delegate_llm.request import Request
 from delegate_llm.rows import Row, Vocabulary
 from delegate_llm.trace import Generation, Trace
@@ -119,9 +119,11 @@ class HostedPair(Pair):
         if row.room < len(ids):
             msg = f"completion: {len(ids)} tokens do not fit behind the prompt, where {row.room} are left"
             raise PromptError(msg)
-        # The reasoner is consulted everywhere and never heard. Who is heard says what it finds most probable.
-        listening = DelegationPolicy(divergence=request.policy.divergence, threshold=_NEVER)
-        policies = [listening, *([_EVERYWHERE] if top else [])]
+        # The reasoner is consulted everywhere, or nowhere by a signal of the base's, and never heard. Who is
+        # heard says what it finds most probable.
+        divergence = request.policy.divergence
+        listening = DelegationPolicy(divergence=divergence, threshold=_NEVER)
+        policies = [listening, *([_EVERYWHERE] if top or divergence in BASE_ONLY else [])]
         answers = [replace(self.answer(row, each), forced=ids) for each in policies]
         return Scoring(answers, request.policy, self.vocabulary)
 

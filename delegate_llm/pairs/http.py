@@ -44,7 +44,7 @@ class Client:
         self._loop = asyncio.new_event_loop()
         self._http = httpx.AsyncClient(
             base_url=address,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers={"Authorization": f"Bearer {_key(key)}"} if key else {},
             timeout=httpx.Timeout(_seconds(timeout), connect=min(_CONNECT, _seconds(timeout))),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
         )
@@ -92,7 +92,10 @@ class Client:
             finished = False
             async for event in _events_of(response):
                 if "error" in event:
-                    raise _error(event["error"])
+                    error = _error(event["error"])
+                    if isinstance(error, EngineError):  # another server may do, or this one after a while
+                        raise _PassingError(str(error))
+                    raise error
                 if "generation" in event:
                     tell(Generation.model_validate(event["generation"]))
                     finished = True
@@ -148,6 +151,10 @@ class Client:
                 f"api_key: the server at {self.address} does not take it; give api_key=..., or set {API_KEY}"
             )
             raise LoadError(msg)
+        if response.is_redirect:
+            target = response.headers.get("location", "")
+            msg = f"what answers at {self.address} sends on to {target!r:.200}; give that address as base_url"
+            raise EngineError(msg)
         if response.status_code in _AGAIN:
             msg = f"{response.status_code} {message}"
             raise _PassingError(msg)
@@ -183,6 +190,13 @@ def _error(said: Mapping[str, Any]) -> DelegateError:
     if isinstance(kind, type) and issubclass(kind, DelegateError):
         return kind(message)
     return EngineError(message)
+
+
+def _key(given: Any) -> str:
+    if not isinstance(given, str) or not (given.isascii() and given.isprintable()) or given != given.strip():
+        msg = "api_key: it has to be printable ASCII without spaces around it; look at where it is read from"
+        raise RequestError(msg)
+    return given
 
 
 def _count(retries: Any) -> int:

@@ -6,9 +6,11 @@ import logging
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoTokenizer
 from transformers.utils import find_adapter_config_file
 
@@ -29,6 +31,11 @@ if TYPE_CHECKING:
 __all__ = ("POLICY_FILE", "load_transformers_pair", "policy_of", "prompters")
 
 logger = logging.getLogger(__name__)
+
+_readers: Final[WeakSet[TransformersReader]] = WeakSet()
+"""Of all pairs that are alive, those of models without an adapter of ours."""
+_ADAPTED: Final = "_delegate_llm_adapted"
+"""What a model is marked with that has one."""
 
 
 def load_transformers_pair(
@@ -51,6 +58,15 @@ def load_transformers_pair(
     model_kwargs: Mapping[str, Any] | None = None,
 ) -> Pair:
     """Load two transformers models as a pair; see `delegate_llm.load_pair`."""
+    if model_kwargs is not None and not isinstance(model_kwargs, Mapping):
+        msg = (
+            f"model_kwargs: {model_kwargs!r:.80} is not a mapping, such as {{'attn_implementation': 'eager'}}"
+        )
+        raise RequestError(msg)
+    for name, flag in (("trust_remote_code", trust_remote_code), ("use_safetensors", use_safetensors)):
+        if not isinstance(flag, bool):
+            msg = f"{name}: {flag!r:.80} is neither True nor False"
+            raise RequestError(msg)
     device = _device(device)
     options = LoadOptions(
         device=device,
@@ -63,6 +79,7 @@ def load_transformers_pair(
     # An adapter is put into the base's own layers, so that copy is nobody else's.
     low = load_checkpoint(base, "base", revision, options, shared=adapter is None)
     if adapter is not None:
+        _claim(low)
         readers = _adapter_readers(low, adapter)
         tokenizer = _adapter_tokenizer(low, adapter, options)
         high = Checkpoint(low.model, tokenizer, str(reasoner), adapter, low.lock)
@@ -83,12 +100,23 @@ def load_transformers_pair(
             fallback=fallback_template,
         ),
         size=vocabulary.size,
+        rows=(_rows(low), _rows(high)),
     )
     return Pair(*readers, vocabulary, prompter, policy=policy_of(policy, high.folder))
 
 
 def _reader(loaded: Checkpoint) -> TransformersReader:
-    return TransformersReader(loaded.model, name=loaded.name, lock=loaded.lock)
+    if hasattr(loaded.model, _ADAPTED):
+        msg = f"{loaded.name}: this model holds an adapter that another pair put into it; give a copy without it"
+        raise LoadError(msg)
+    reader = TransformersReader(loaded.model, name=loaded.name, lock=loaded.lock)
+    _readers.add(reader)
+    return reader
+
+
+def _rows(loaded: Checkpoint) -> int:
+    """Ids that a model can read."""
+    return len(loaded.model.get_input_embeddings().weight)
 
 
 def _device(device: str | torch.device | None) -> str:
@@ -99,11 +127,15 @@ def _device(device: str | torch.device | None) -> str:
         )
     try:
         # With its number, so that "cuda" and "cuda:0" are one place.
-        return str(torch.empty(0, device=device).device)
+        found = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, TypeError) as error:
         said = str(error).splitlines()[0]
         msg = f"device: {device!r} cannot be used ({said}); without it, the best there is is used"
         raise RequestError(msg) from None
+    if found.type == "meta":
+        msg = "device: 'meta' holds no weights; without a device, the best there is is used"
+        raise RequestError(msg)
+    return str(found)
 
 
 def _dtype(dtype: str | torch.dtype | None, device: str) -> Any:
@@ -152,13 +184,31 @@ def _download_adapter(source: str, revision: str | None) -> Path:
     return Path(hub.snapshot_download(source, revision=revision, allow_patterns=wanted))
 
 
+def _claim(low: Checkpoint) -> None:
+    """Have a base for one adapter alone, which changes its layers for everybody.
+
+    Raises:
+        LoadError: If somebody uses it already, or it holds one.
+    """
+    tuner_layer = require("peft.tuners.tuners_utils", "peft").BaseTunerLayer
+    if any(each.model is low.model for each in _readers) or any(
+        isinstance(each, tuner_layer) for each in low.model.modules()
+    ):
+        msg = (
+            "reasoner: an adapter is put into the layers of the base, and that model is used by another pair, "
+            "or holds an adapter already; give the base by its name or folder, or give a copy"
+        )
+        raise LoadError(msg)
+    setattr(low.model, _ADAPTED, True)
+
+
 def _adapter_readers(low: Checkpoint, folder: Path) -> tuple[TransformersReader, TransformersReader]:
     """Two readers of one set of weights: the adapter is switched off for the base, on for the reasoner."""
     peft = require("peft", "peft")
     try:
         with LOADING:
             wrapped = peft.PeftModel.from_pretrained(low.model, str(folder), is_trainable=False).eval()
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError, SafetensorError) as error:
         said = (str(error).strip() or repr(error)).splitlines()[0]
         msg = f"reasoner: the adapter in {folder.name!r} does not fit the base {low.name!r}: {said}"
         raise LoadError(msg) from error

@@ -152,12 +152,12 @@ class Pair:
             The answers in order, each what `generate` would have returned.
         """
         seeds = settings.pop("seed", None)
-        listed = check_batch(prompts, seeds)
-        request = self._request(policy, seed=seeds[0] if listed and seeds else seeds, **settings)
+        if not check_batch(prompts, seeds):
+            seeds = [seeds] * len(prompts)
+        request = self._request(policy, **settings)
         rows = [self._row(prompt, request, tools) for prompt in prompts]
-        if listed:
-            for row, seed in zip(rows, seeds, strict=True):
-                row.seed = Request.check(policy=request.policy, seed=seed).seed or 0
+        for row, seed in zip(rows, seeds, strict=True):
+            row.seed = request.seed_of(seed)
         if not rows or (self.base.batches and self.reasoner.batches):
             return self._run(rows, on_step)
         return [self._run([row], on_step)[0] for row in rows]
@@ -334,6 +334,9 @@ class Pair:
         return request.schedule
 
     def _run(self, rows: list[Row], on_step: OnStep | None) -> list[Generation]:
+        if on_step is not None and not callable(on_step):
+            msg = f"on_step: {on_step!r:.80} cannot be called"
+            raise RequestError(msg)
         if not rows:
             return []
         meters, steps = self._steps(rows)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from delegate_llm.errors import PromptError
@@ -109,7 +110,8 @@ class ModelPrompter:
         for each in messages:
             if not isinstance(each.get("role"), str):
                 msg = (
-                    f"prompt: {dict(each)!r:.80} has no 'role'; a message is {{'role': ..., 'content': ...}}"
+                    f"prompt: {dict(each)!r:.80} has no 'role' that is text; a message is "
+                    "{'role': ..., 'content': ...}"
                 )
                 raise PromptError(msg)
         if not self._templates:
@@ -152,7 +154,13 @@ class TemplatePrompter:
     """Prompts for a pair: each model renders messages its own way; the answer's tokens are shared."""
 
     def __init__(
-        self, base: ModelPrompter, reasoner: ModelPrompter, *, size: int, who: Who | None = None
+        self,
+        base: ModelPrompter,
+        reasoner: ModelPrompter,
+        *,
+        size: int,
+        rows: tuple[int, int],
+        who: Who | None = None,
     ) -> None:
         """Put a prompter together.
 
@@ -160,10 +168,12 @@ class TemplatePrompter:
             base: Renders for the base.
             reasoner: Renders for the reasoner.
             size: Ids below it are tokens.
+            rows: Ids below it are what the base can read, and what the reasoner can.
             who: Which of a pair's two both of these are, if they are one.
         """
         self._both = (base, reasoner)
         self._size = size
+        self._rows = rows
         self._who = who
 
     @property
@@ -179,8 +189,12 @@ class TemplatePrompter:
             tools: Put into the prompt by the chat templates, or as text where they cannot.
 
         Raises:
-            PromptError: If it is empty, of a wrong type, or cannot be rendered.
+            PromptError: If it is empty, of a wrong type, cannot be rendered, or has tokens that a model
+                cannot read; or if the tools are none.
         """
+        if tools is not None and not _lists_mappings(tools):
+            msg = f"tools: {tools!r:.80} is no list of JSON schemas, such as convert_to_openai_tool makes"
+            raise PromptError(msg)
         rendered = self._rendered(prompt, tools)
         if not rendered.base or not rendered.reasoner:
             msg = "prompt: it is empty; a model needs at least one token to go on from"
@@ -189,10 +203,13 @@ class TemplatePrompter:
 
     def completion_ids(self, completion: str | Sequence[int]) -> list[int]:
         """Token ids of a given answer."""
-        if isinstance(completion, str):
-            ids = self._both[0].plain(completion) if completion else []
-        else:
-            ids = self._checked(completion)
+        if isinstance(completion, bytes) or not isinstance(completion, Sequence):
+            msg = f"completion: {type(completion).__name__} is neither text nor token ids"
+            raise PromptError(msg)
+        ids: Sequence[int] = completion if not isinstance(completion, str) else ()
+        if isinstance(completion, str) and completion:
+            ids = self._both[0].plain(completion)
+        ids = self._checked(ids, self._size, "completion")
         if not ids:
             msg = "completion: there is no token to score"
             raise PromptError(msg)
@@ -201,36 +218,60 @@ class TemplatePrompter:
     def alone(self, who: Who) -> TemplatePrompter:
         """The prompts of one model, for both."""
         own = self._both[who == "reasoner"]
-        return TemplatePrompter(own, own, size=self._size, who=self._who or who)
+        rows = (self._rows[who == "reasoner"],) * 2
+        return TemplatePrompter(own, own, size=self._size, rows=rows, who=self._who or who)
 
     def _rendered(self, prompt: Prompt, tools: Tools) -> Rendered:
         if isinstance(prompt, Rendered):
-            for ids in (prompt.base, prompt.reasoner):
-                self._checked(ids)
-            return prompt if self._who is None else prompt.alone(self._who)
-        base, thinking = self._one(self._both[0], prompt, tools)
+            if self._who is not None:
+                prompt = prompt.alone(self._who)
+            for ids, rows in zip((prompt.base, prompt.reasoner), self._rows, strict=True):
+                self._checked(ids, rows)
+            return prompt
+        base, thinking = self._one(0, prompt, tools)
         if self._who is not None:
             return Rendered(tuple(base), tuple(base), thinking, thinking)
-        reasoner, reasoner_thinking = self._one(self._both[1], prompt, tools)
+        reasoner, reasoner_thinking = self._one(1, prompt, tools)
         return Rendered(tuple(base), tuple(reasoner), thinking, reasoner_thinking)
 
-    def _one(self, prompter: ModelPrompter, prompt: Prompt, tools: Tools) -> tuple[list[int], bool]:
+    def _one(self, which: int, prompt: Prompt, tools: Tools) -> tuple[list[int], bool]:
         """Ids for one model, and whether they end inside `<think>`."""
+        prompter, rows = self._both[which], self._rows[which]
         if isinstance(prompt, str):
-            return prompter.text(prompt) if prompt else [], False
+            return self._readable(prompter.text(prompt), rows) if prompt else [], False
         if isinstance(prompt, bytes) or not isinstance(prompt, Sequence):
             msg = f"prompt: {type(prompt).__name__} is neither text nor messages nor token ids"
             raise PromptError(msg)
         if prompt and all(isinstance(each, Mapping) for each in prompt):
-            return prompter.messages(cast("Messages", prompt), tools)
-        return self._checked(prompt), False
+            ids, thinking = prompter.messages(cast("Messages", prompt), tools)
+            return self._readable(ids, rows), thinking
+        return self._checked(prompt, self._size), False
 
-    def _checked(self, ids: Sequence[Any]) -> list[int]:
+    @staticmethod
+    def _readable(ids: list[int], rows: int) -> list[int]:
+        """Ids of a text, if the model has a row for each."""
         for each in ids:
-            if isinstance(each, bool) or not isinstance(each, int) or not 0 <= each < self._size:
+            if each >= rows:
                 msg = (
-                    f"prompt: {each!r:.80} is neither a token id below {self._size} nor a message "
-                    "with 'role' and 'content'"
+                    f"prompt: its tokenizer makes the id {each} of it, and the model reads only ids below {rows}; "
+                    "load a checkpoint whose tokenizer fits its weights"
                 )
                 raise PromptError(msg)
-        return list(ids)
+        return ids
+
+    @staticmethod
+    def _checked(ids: Sequence[Any], size: int, what: str = "prompt") -> list[int]:
+        for each in ids:
+            if isinstance(each, bool) or not isinstance(each, Integral) or not 0 <= each < size:
+                or_message = " nor a message with 'role' and 'content'" if what == "prompt" else ""
+                msg = f"{what}: {each!r:.80} is {'neither' if or_message else 'no'}"
+                raise PromptError(f"{msg} a token id below {size}{or_message}")
+        return list(map(int, ids))
+
+
+def _lists_mappings(given: Any) -> bool:
+    return (
+        isinstance(given, Sequence)
+        and not isinstance(given, str | bytes)
+        and all(isinstance(each, Mapping) for each in given)
+    )

@@ -14,7 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from delegate_llm.errors import LoadError, PromptError, RequestError
+import httpx
+
+from delegate_llm.errors import EngineError, LoadError, PromptError, RequestError
 from delegate_llm.pairs.batches import check_batch, check_texts, check_top
 from delegate_llm.pairs.http import API_KEY, Client
 from delegate_llm.pairs.pair import OnStep, Pair, Piece
@@ -33,6 +35,8 @@ RENDER: Final = "/v1/delegation/render"
 SCORE: Final = "/v1/delegation/score"
 TOKENS: Final = "/v1/delegation/tokens"
 
+_ABOUT: Final = frozenset({"base", "reasoner", "context", "size", "stops", "policy"})
+"""What a server tells of its pair."""
 _READ: Final = 600.0
 """Seconds."""
 
@@ -52,6 +56,10 @@ def load_remote_pair(
     del fallback_template  # the server has its own
     client = Client(_address(base_url), api_key or os.environ.get(API_KEY), timeout, max_retries)
     about = client.ask("GET", PAIR)
+    if not isinstance(about, dict) or not about.keys() >= _ABOUT:
+        client.close()
+        msg = f"what answers at {client.address} is no delegate-llm server: it tells nothing of its pair"
+        raise EngineError(msg)
     for who, wanted in (("base", base), ("reasoner", reasoner)):
         if wanted is not None and str(wanted) != about[who]:
             client.close()
@@ -62,9 +70,14 @@ def load_remote_pair(
 
 
 def _address(base_url: str | None) -> str:
-    parts = urlsplit(base_url or "")
-    if parts.scheme not in {"http", "https"} or not parts.netloc:
-        msg = f"base_url: {base_url!r} is no address of a server, such as 'http://127.0.0.1:8000'"
+    try:
+        parts = urlsplit(base_url or "")
+        fits = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+        httpx.URL(base_url or "")
+    except (ValueError, TypeError, AttributeError, httpx.InvalidURL):
+        fits = False
+    if not fits:
+        msg = f"base_url: {base_url!r:.200} is no address of a server, such as 'http://127.0.0.1:8000'"
         raise RequestError(msg)
     return (base_url or "").rstrip("/").removesuffix("/v1")
 
@@ -130,8 +143,7 @@ class RemotePair(Pair):
         """Write one answer to each prompt, all at once; see `Pair.generate_batch`."""
         seeds = settings.pop("seed", None)
         if not check_batch(prompts, seeds):
-            first = self._request(policy, seed=seeds, **settings)
-            seeds = [first.seed] * len(prompts)
+            seeds = [seeds] * len(prompts)
         asked = [
             self._asked(prompt, tools, self._request(policy, seed=seed, **settings))
             for prompt, seed in zip(prompts, seeds, strict=True)

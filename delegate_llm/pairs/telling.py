@@ -168,7 +168,7 @@ class Scoring:
 
         Args:
             answers: The text, as an answer that is forced; and once more under a policy that always hears the
-                reasoner, if its most probable tokens are to be known.
+                reasoner, if its most probable tokens are to be known, or the first never asks it.
             policy: Says where it would have handed over.
             vocabulary: What the two models share.
         """
@@ -177,6 +177,7 @@ class Scoring:
         self._vocabulary = vocabulary
         self._facts: list[Facts] = []
         self._tops: list[Choices] = []
+        self._reasoner: list[int | None] = []
 
     @property
     def readings(self) -> list[tuple[Answer, Callable[[Sequence[Told]], bool]]]:
@@ -186,21 +187,26 @@ class Scoring:
     def _hear(self, told: Sequence[Told]) -> bool:
         """Add what both models said."""
         for each in told:
-            assert each.reasoner_token is not None
             assert each.score is not None
-            said = each.base_token, each.reasoner_token
+            said = each.base_token, -1 if each.reasoner_token is None else each.reasoner_token
             self._facts.append(Facts(each.score, each.entropy, *said, base_top=each.top))
         return True
 
     def _hear_reasoner(self, told: Sequence[Told]) -> bool:
-        """Add what the reasoner finds most probable."""
+        """Add what the reasoner says, and finds most probable."""
         self._tops += [each.top for each in told]
+        self._reasoner += [each.reasoner_token for each in told]
         return True
 
     def trace(self) -> Trace:
         """What the policy says of the whole text."""
-        tops = self._tops or [()] * len(self._facts)
-        facts = [each._replace(reasoner_top=top) for each, top in zip(self._facts, tops, strict=True)]
+        facts = self._facts
+        if self._tops:
+            heard = zip(facts, self._tops, self._reasoner, strict=True)
+            facts = [
+                each._replace(reasoner_top=top, reasoner=each.reasoner if said is None else said)
+                for each, top, said in heard
+            ]
         return judged(self._answers[0].forced or (), facts, self._vocabulary, self._policy)
 
 

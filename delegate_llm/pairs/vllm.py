@@ -155,7 +155,7 @@ def shared_by(
     rows = min(low.rows, high.rows)
     vocabulary = shared_vocabulary(tokenizers, (low.model, high.model), rows=rows, check=check)
     made = prompters(tokenizers, templates, kwargs, fallback=fallback)
-    return vocabulary, TemplatePrompter(*made, size=vocabulary.size)
+    return vocabulary, TemplatePrompter(*made, size=vocabulary.size, rows=(low.rows, high.rows))
 
 
 def hosted_models(

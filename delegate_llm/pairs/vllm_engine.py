@@ -21,6 +21,7 @@ from delegate_llm._loops import run
 from delegate_llm.errors import EngineError, LoadError, RequestError
 from delegate_llm.gates import BoundaryGate, TurnGate
 from delegate_llm.pairs.telling import Answer
+from delegate_llm.sampling import as_int64
 from delegate_llm.vllm_plugin.wire import (
     BRIEF,
     COLUMNS,
@@ -41,6 +42,10 @@ __all__ = ("VllmEngine", "environment", "sampling_of", "write")
 logger = logging.getLogger(__name__)
 
 _names: Final = itertools.count()
+_HOTTEST: Final = 2.0
+"""The highest temperature that vLLM takes."""
+_MOST_TOP: Final = (1 << 31) - 1
+"""More tokens than any vocabulary has."""
 
 
 class VllmEngine:
@@ -110,7 +115,8 @@ def sampling_of(answer: Answer, *, synchronous: bool) -> Any:
 
     Raises:
         PolicyError: If a gate is a plain callable, which no other process can be told.
-        RequestError: If one reads the text, which an engine that schedules ahead does not know in time.
+        RequestError: If one reads the text, which an engine that schedules ahead does not know in time, or
+            the temperature is too high.
     """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
@@ -124,7 +130,10 @@ def sampling_of(answer: Answer, *, synchronous: bool) -> Any:
             "--no-async-scheduling"
         )
         raise RequestError(msg)
-    extra = {KEY: to_wire(answer.policy), SEED: answer.seed, TRACED: 1}
+    if request.sampling.temperature > _HOTTEST:
+        msg = f"temperature: {request.sampling.temperature!r} is more than vLLM takes, which is {_HOTTEST:g}"
+        raise RequestError(msg)
+    extra = {KEY: to_wire(answer.policy), SEED: as_int64(answer.seed), TRACED: 1}
     if answer.forced is not None:
         extra[FORCED] = answer.forced
     elif is_silent(answer.policy):
@@ -132,7 +141,7 @@ def sampling_of(answer: Answer, *, synchronous: bool) -> Any:
     return SamplingParams(
         temperature=request.sampling.temperature,
         top_p=request.sampling.top_p,
-        top_k=request.sampling.top_k or -1,
+        top_k=min(request.sampling.top_k, _MOST_TOP) or -1,
         max_tokens=answer.room,
         stop_token_ids=[] if request.ignore_eos else list(answer.eos),
         ignore_eos=request.ignore_eos,
@@ -163,7 +172,14 @@ async def _start(arguments: Mapping[str, Any]) -> Any:
         raise LoadError(msg) from error
 
 
-async def write(engine: Any, answer: Answer, sampling: Any, tell: Callable[[list[Told]], bool]) -> None:
+async def write(
+    engine: Any,
+    answer: Answer,
+    sampling: Any,
+    tell: Callable[[list[Told]], bool],
+    *,
+    next_: str = "the next call starts it again",
+) -> None:
     """Write one answer, in the engine's own loop.
 
     Args:
@@ -171,6 +187,7 @@ async def write(engine: Any, answer: Answer, sampling: Any, tell: Callable[[list
         answer: What to write.
         sampling: As `sampling_of` says.
         tell: Called with what was decided; False ends the answer.
+        next_: What becomes of an engine that died.
 
     Raises:
         EngineError: If the engine dies.
@@ -193,7 +210,7 @@ async def write(engine: Any, answer: Answer, sampling: Any, tell: Callable[[list
         msg = f"the vLLM engine failed while it wrote this answer: {error.__cause__ or error}"
         raise EngineError(msg) from error
     except EngineDeadError as error:
-        msg = "the vLLM engine has died while it wrote this answer; the next call starts it again"
+        msg = f"the vLLM engine has died while it wrote this answer; {next_}"
         raise EngineError(msg) from error
     except ValueError as error:
         msg = f"vLLM does not take this request: {error}"

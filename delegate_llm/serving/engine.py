@@ -20,7 +20,7 @@ from delegate_llm.serving.admission import Admitted, Limits, admit
 from delegate_llm.serving.answers import Log, Record
 from delegate_llm.vllm_plugin.wire import SALT, TRACED, Told, told
 
-__all__ = ("CURRENT", "DelegatingEngine", "spare_decoding")
+__all__ = ("CURRENT", "DelegatingEngine", "count", "spare_decoding")
 
 CURRENT: Final[ContextVar[Record | None]] = ContextVar("delegate_llm_record", default=None)
 """Of the HTTP request that is being answered, where one is kept."""
@@ -30,6 +30,15 @@ _COUNTERS: Final = {
     "takeovers": Counter("delegate_llm:takeovers", "Tokens that the reasoner supplied."),
     "asked": Counter("delegate_llm:asked", "Positions at which the reasoner was consulted."),
 }
+
+
+def count(said: Told) -> None:
+    """Add a token to what `/metrics` tells."""
+    _COUNTERS["tokens"].inc()
+    if said.takeover:
+        _COUNTERS["takeovers"].inc()
+    if said.asked:
+        _COUNTERS["asked"].inc()
 
 
 class DelegatingEngine:
@@ -122,11 +131,7 @@ class _Columns:
 
     def _take(self, said: Told) -> None:
         self._log.add(said)
-        _COUNTERS["tokens"].inc()
-        if said.takeover:
-            _COUNTERS["takeovers"].inc()
-        if said.asked:
-            _COUNTERS["asked"].inc()
+        count(said)
         if self._own is not None:
             ids = [said.token, *(each for each, _ in said.top)]
             values = [said.logprob, *(each for _, each in said.top)]

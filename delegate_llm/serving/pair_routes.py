@@ -23,6 +23,7 @@ from delegate_llm.pairs.telling import Telling
 from delegate_llm.pairs.vllm import Outline, hosted_models, shared_by
 from delegate_llm.pairs.vllm_engine import sampling_of, write
 from delegate_llm.policy import DelegationPolicy
+from delegate_llm.serving.engine import count
 from delegate_llm.vllm_plugin.wire import Told
 
 __all__ = ("PairServer", "pair_routes")
@@ -30,6 +31,7 @@ __all__ = ("PairServer", "pair_routes")
 _SETTINGS: Final = (
     *("max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "trace", "ignore_eos", "logprobs"),
 )
+_ENDS: Final = "this server ends with it"
 _KNOWN: Final = {*_SETTINGS, "prompt", "tools", "writer", "policy", "grammar", "stream", "completion", "top"}
 
 
@@ -90,7 +92,8 @@ class PairServer:
             top=body.get("top", 0),
         )
         for answer, tell in scoring.readings:
-            await write(self._engine, answer, sampling_of(answer, synchronous=self._synchronous), tell)
+            sampling = sampling_of(answer, synchronous=self._synchronous)
+            await write(self._engine, answer, sampling, tell, next_=_ENDS)
         return Response(scoring.trace().to_json(), media_type="application/json")
 
     async def answer(self, body: dict[str, Any]) -> Response:
@@ -111,7 +114,12 @@ class PairServer:
         sampling = sampling_of(answer, synchronous=self._synchronous)
 
         def start(tell: Callable[[list[Told]], bool]) -> Any:
-            return write(self._engine, answer, sampling, tell)
+            def counted(told: list[Told]) -> bool:
+                for each in told:
+                    count(each)
+                return tell(told)
+
+            return write(self._engine, answer, sampling, counted, next_=_ENDS)
 
         return StreamingResponse(_events(telling, start, streaming=streaming), media_type="text/event-stream")
 
@@ -177,7 +185,7 @@ async def _answered(request: Request, work: Callable[[PairServer, dict[str, Any]
         failed = isinstance(error, EngineError)
         status = HTTPStatus.SERVICE_UNAVAILABLE if failed else HTTPStatus.BAD_REQUEST
         return JSONResponse({"error": _told(error)}, status)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         told = {"type": "RequestError", "message": f"the body of the request is no JSON: {error}"}
         return JSONResponse({"error": told}, HTTPStatus.BAD_REQUEST)
     return response
@@ -271,7 +279,7 @@ def _grammar(said: Any) -> Grammar | None:
             otherwise = None if asked["otherwise"] is None else Grammar.json(asked["otherwise"])
             return Grammar.calls(tools, many=bool(asked["many"]), otherwise=otherwise)
         return Grammar.of({kind: json.loads(source) if kind == "choice" else source})
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, DelegateError):
             raise
         msg = f"grammar: {said!r:.80} is none"

@@ -115,7 +115,7 @@ class DelegationPlugin:
                 dependencies=[Depends(validate_json_request)],
                 responses={HTTPStatus.OK.value: {"content": {"text/event-stream": {}}}},
             )
-        routes.add_api_route("/v1/delegation/traces/{name}", _trace, methods=["GET"])
+        routes.add_api_route("/v1/delegation/traces/{name:path}", _trace, methods=["GET"])
         app.include_router(routes)
         app.include_router(pair_routes())
 

@@ -58,6 +58,8 @@ class Seat:
     """Tokens that end it."""
     most: int
     """Tokens it may have."""
+    window: int
+    """Scores that its spike looks back on; 0 without one."""
     read: int = 0
     """Tokens in that text."""
     forced: Tensor | None = None
@@ -65,6 +67,8 @@ class Seat:
 
     def limits(self, tokens: Sequence[int], drafted: Sequence[int]) -> list[float]:
         """Takeovers that gates which read the text allow, at each position of a draft and behind it.
+
+        Behind a token that is none, nothing more is told.
 
         Args:
             tokens: Of the answer so far.
@@ -77,6 +81,8 @@ class Seat:
         self.read = len(tokens)
         ahead, found = self.text.fork(), []
         for at in range(1 + len(drafted)):
+            if at and drafted[at - 1] < 0:  # vLLM stands in for drafts where there are none yet
+                break
             if at:
                 ahead.push(drafted[at - 1])
             found.append(
@@ -150,6 +156,8 @@ class Seats:
             seat = self._seats.pop(name, None)
             if seat is not None:
                 self._free.append(seat.at)
+                if seat.window and seat.window == self._scores.shape[1]:
+                    self._resize(max((each.window for each in self._seats.values()), default=0))
 
     @property
     def rules(self) -> Rules:
@@ -246,7 +254,11 @@ class Seats:
             logger.exception("the policy of request %s cannot be read: it gets the default one", name)
             policy = self.policy
         traced = bool(extra.get(TRACED))
+        # No answer has more scores than tokens.
+        window = min(policy.spike_window, sampling.max_tokens) if policy.spike else 0
         rules = Rules.row(policy)
+        if window:
+            rules[Rules._fields.index("window")] = window
         idle = bool(extra.get(IDLE)) and is_silent(policy) and not extra.get(FORCED)
         seat = Seat(
             at=self._free.pop() if self._free else self._grow(),
@@ -263,6 +275,7 @@ class Seats:
             above=rules[Rules._fields.index("above")],
             ends=frozenset([*(sampling.stop_token_ids or ()), sampling.eos_token_id]) - {None},
             most=sampling.max_tokens,
+            window=window,
         )
         if extra.get(FORCED):
             seat.forced = torch.tensor([*extra[FORCED], 0], dtype=torch.int64).to(
@@ -279,8 +292,8 @@ class Seats:
         if seed is None:
             seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
         self._seeds[seat.at] = as_int64(int(seed))
-        if policy.spike:
-            self._widen(policy.spike_window)
+        if window > self._scores.shape[1]:
+            self._resize(window)
         self._seats[name] = seat
         return seat
 
@@ -292,16 +305,14 @@ class Seats:
         self._free.extend(range(count + _GROWTH - 1, count, -1))
         return count
 
-    def _widen(self, window: int) -> None:
-        """Make room for a spike's window; what is remembered moves to where a wider ring has it."""
+    def _resize(self, window: int) -> None:
+        """Make room for the widest spike's window; what is remembered moves to where that ring has it."""
         width = self._scores.shape[1]
-        if window <= width:
-            return
         seen = self._numbers[:, _RULES + Standings._fields.index("seen")].long().unsqueeze(1)
-        wide = torch.zeros(len(self._seeds), window, dtype=torch.float64, device=self.device)
-        if width:
-            last = seen - 1 - torch.arange(width, device=self.device)
+        ring = torch.zeros(len(self._seeds), window, dtype=torch.float64, device=self.device)
+        if width and window:
+            last = seen - 1 - torch.arange(min(width, window), device=self.device)
             kept = torch.where(last >= 0, self._scores.gather(1, last % width), 0.0)
             # Behind the first score there are none, and their places are overwritten before they are read.
-            wide.scatter_(1, last % window, kept)
-        self._scores = wide
+            ring.scatter_(1, last % window, kept)
+        self._scores = ring

@@ -59,6 +59,8 @@ token and the flags; the reasoner's token and the score; the base's entropy."""
 STRIDE: Final = 1 << 28
 """Added to the ids of each column but the first, times its number, and to those of all alternatives times
 `COLUMNS`: vLLM keys log-probabilities by token, and two models often say the same one."""
+_FORBIDDEN: Final = -1e20
+"""Log-probabilities from here down stand for 0."""
 ASKED: Final = 1
 TAKEOVER: Final = 2
 RAN: Final = 4
@@ -122,7 +124,7 @@ def policy_of(extra: Mapping[str, Any] | None) -> DelegationPolicy | None:
     if isinstance(given, str):
         try:
             given = json.loads(given)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             msg = f"{KEY}: {given!r:.80} is no JSON ({error})"
             raise PolicyError(msg) from error
     if not isinstance(given, Mapping):
@@ -171,5 +173,6 @@ def told(ids: Sequence[int], numbers: Sequence[float]) -> Told:
         top=[
             (each - COLUMNS * STRIDE, number)
             for each, number in zip(ids[COLUMNS:], numbers[COLUMNS:], strict=True)
+            if number > _FORBIDDEN  # a grammar leaves some tokens out, and they are no alternatives
         ],
     )
