@@ -59,9 +59,7 @@ def load_transformers_pair(
 ) -> Pair:
     """Load two transformers models as a pair; see `delegate_llm.load_pair`."""
     if model_kwargs is not None and not isinstance(model_kwargs, Mapping):
-        msg = (
-            f"model_kwargs: {model_kwargs!r:.80} is not a mapping, such as {{'attn_implementation': 'eager'}}"
-        )
+        msg = f"model_kwargs: {model_kwargs!r:.80} is no mapping, such as {{'attn_implementation': 'eager'}}"
         raise RequestError(msg)
     for name, flag in (("trust_remote_code", trust_remote_code), ("use_safetensors", use_safetensors)):
         if not isinstance(flag, bool):
@@ -107,7 +105,7 @@ def load_transformers_pair(
 
 def _reader(loaded: Checkpoint) -> TransformersReader:
     if hasattr(loaded.model, _ADAPTED):
-        msg = f"{loaded.name}: this model holds an adapter that another pair put into it; give a copy without it"
+        msg = f"{loaded.name}: this model holds the adapter of another pair; give a copy without it"
         raise LoadError(msg)
     reader = TransformersReader(loaded.model, name=loaded.name, lock=loaded.lock)
     _readers.add(reader)
@@ -195,8 +193,8 @@ def _claim(low: Checkpoint) -> None:
         isinstance(each, tuner_layer) for each in low.model.modules()
     ):
         msg = (
-            "reasoner: an adapter is put into the layers of the base, and that model is used by another pair, "
-            "or holds an adapter already; give the base by its name or folder, or give a copy"
+            "reasoner: an adapter is put into the layers of the base, and that model is used by another "
+            "pair, or holds an adapter already; give the base by its name or folder, or give a copy"
         )
         raise LoadError(msg)
     setattr(low.model, _ADAPTED, True)

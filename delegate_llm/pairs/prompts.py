@@ -253,8 +253,8 @@ class TemplatePrompter:
         for each in ids:
             if each >= rows:
                 msg = (
-                    f"prompt: its tokenizer makes the id {each} of it, and the model reads only ids below {rows}; "
-                    "load a checkpoint whose tokenizer fits its weights"
+                    f"prompt: the tokenizer makes the id {each} of it, and the model reads only ids below "
+                    f"{rows}; load a checkpoint whose tokenizer fits its weights"
                 )
                 raise PromptError(msg)
         return ids
@@ -262,10 +262,11 @@ class TemplatePrompter:
     @staticmethod
     def _checked(ids: Sequence[Any], size: int, what: str = "prompt") -> list[int]:
         for each in ids:
-            if isinstance(each, bool) or not isinstance(each, Integral) or not 0 <= each < size:
-                or_message = " nor a message with 'role' and 'content'" if what == "prompt" else ""
-                msg = f"{what}: {each!r:.80} is {'neither' if or_message else 'no'}"
-                raise PromptError(f"{msg} a token id below {size}{or_message}")
+            if isinstance(each, bool) or not isinstance(each, Integral) or not 0 <= int(each) < size:
+                msg = f"{what}: {each!r:.80} is no token id below {size}"
+                if what == "prompt":
+                    msg += ", nor a message with 'role' and 'content'"
+                raise PromptError(msg)
         return list(map(int, ids))
 
 
