@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from prometheus_client import Counter
 from vllm.exceptions import VLLMValidationError
 from vllm.renderers.inputs.preprocess import extract_prompt_len
 from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.logprobs import LogprobsProcessor
 from vllm.v1.outputs import LogprobsLists
 
@@ -20,7 +22,7 @@ from delegate_llm.serving.admission import Admitted, Limits, admit
 from delegate_llm.serving.answers import Log, Record
 from delegate_llm.vllm_plugin.wire import SALT, TRACED, Told, told
 
-__all__ = ("CURRENT", "DelegatingEngine", "count", "spare_decoding")
+__all__ = ("CURRENT", "DelegatingEngine", "count", "end_together", "spare_decoding")
 
 CURRENT: Final[ContextVar[Record | None]] = ContextVar("delegate_llm_record", default=None)
 """Of the HTTP request that is being answered, where one is kept."""
@@ -140,6 +142,25 @@ class _Columns:
             self._own._update_sample_logprobs(  # noqa: SLF001
                 LogprobsLists(np.array([ids]), np.array([values]), np.array([rank]))
             )
+
+
+def end_together(engine: Any) -> None:
+    """Have answers under way end in an error when the engine is shut down.
+
+    vLLM kills its process at once, before it has told of the answers that it breaks off; whoever waits for one
+    would wait for good, and the server for them.
+
+    Args:
+        engine: vLLM's client, in whose loop this is called; it is changed.
+    """
+    shutdown, loop = engine.shutdown, asyncio.get_running_loop()
+
+    def ended(timeout: float | None = None) -> None:
+        shutdown(timeout=timeout)
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits
+            loop.call_soon_threadsafe(engine.output_processor.propagate_error, EngineDeadError())
+
+    engine.shutdown = ended
 
 
 def spare_decoding(engine: Any) -> None:

@@ -33,7 +33,7 @@ from delegate_llm.policy import DelegationPolicy
 from delegate_llm.serving.addresses import check_host
 from delegate_llm.serving.admission import NEUTRAL, Limits, reads_text
 from delegate_llm.serving.answers import Record
-from delegate_llm.serving.engine import CURRENT, DelegatingEngine, spare_decoding
+from delegate_llm.serving.engine import CURRENT, DelegatingEngine, end_together, spare_decoding
 from delegate_llm.serving.pair_routes import PairServer, pair_routes
 from delegate_llm.serving.store import AGE_S, COUNT, TraceStore
 from delegate_llm.serving.tags import specials
@@ -138,6 +138,7 @@ class DelegationPlugin:
         tokenizer = engine_client.renderer.tokenizer
         limits = _limits(config, given, tokenizer)
         spare_decoding(engine_client)
+        end_together(engine_client)
         names = tuple(given.get("names") or (config.speculative_config.model, config.model_config.model))
         state.delegation_pair = await asyncio.to_thread(PairServer, engine_client, names, limits.policy)
         engine = DelegatingEngine(engine_client, limits, cache(partial(_piece, tokenizer)))

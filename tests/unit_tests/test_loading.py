@@ -346,3 +346,67 @@ def test_every_public_name_is_there() -> None:
         assert getattr(delegate_llm, name) is not None
     with pytest.raises(AttributeError, match="nothing"):
         delegate_llm.nothing  # noqa: B018
+
+
+def test_an_adapter_on_a_given_model_changes_nobody_else_s(adapter: Path, folders: tuple[Path, Path]) -> None:
+    model = random_model("llama", 1, scale=6.0)
+    given = (model, tokenizer())
+    plain = load_pair(given, given)
+    before = plain.generate("the", **SETTINGS)
+    with pytest.raises(LoadError, match=r"used by another pair.*copy"):
+        load_pair(given, adapter)
+    assert plain.generate("the", **SETTINGS) == before
+    del plain
+    gc.collect()
+    adapted = load_pair(given, adapter)
+    assert adapted.generate("the", **SETTINGS) == load_pair(folders[0], adapter).generate("the", **SETTINGS)
+    with pytest.raises(LoadError, match="holds an adapter already"):
+        load_pair(given, adapter)
+    with pytest.raises(LoadError, match="the adapter of another pair"):
+        load_pair(given, folders[1])
+
+
+def test_a_broken_adapter_is_named(folders: tuple[Path, Path], adapter: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text((adapter / "adapter_config.json").read_text())
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(LoadError, match=tmp_path.name):
+        load_pair(folders[0], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"num_hidden_layers": 4}, r"lacks \d+ weights .* such as model\.layers\.2"),
+        ({"hidden_size": 16}, r"cannot load .*config\.json"),
+    ],
+)
+def test_weights_that_do_not_fill_the_model_are_refused(
+    folders: tuple[Path, Path], tmp_path: Path, changes: dict[str, int], said: str
+) -> None:
+    """transformers would go on with random numbers."""
+    folder = save(tmp_path / "other", 3)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(LoadError, match=said):
+        load_pair(folder, folders[1])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model_kwargs": 5},
+        {"trust_remote_code": "false"},
+        {"use_safetensors": "no"},
+        {"device": "meta"},
+    ],
+)
+def test_bad_options(folders: tuple[Path, Path], options: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match=next(iter(options))):
+        load_pair(*folders, **options)
+
+
+def test_a_broken_policy_beside_the_weights_is_named(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = save(tmp_path / "reasoner", 2)
+    (folder / "delegation_policy.json").write_text("{")
+    with pytest.raises(PolicyError, match=r"delegation_policy\.json"):
+        load_pair(folders[0], folder)

@@ -92,6 +92,18 @@ def test_a_seed_names_a_text_and_none_draws_one(pair: Pair) -> None:
     assert pair.generate("the", policy=POLICY, max_tokens=3).seed is None
 
 
+def test_a_batch_without_seeds_draws_one_a_row(pair: Pair) -> None:
+    settings: dict[str, Any] = {"policy": POLICY, "max_tokens": 12, "temperature": 1.5, "ignore_eos": True}
+    made = pair.generate_batch(["the"] * 4, **settings)
+    assert len({each.seed for each in made}) == 4
+    assert len({each.token_ids for each in made}) > 1
+    first, second, third = pair.generate_batch(["the"] * 3, seed=[None, 3, None], **settings)
+    assert second.token_ids == pair.generate("the", seed=3, **settings).token_ids
+    assert len({first.seed, second.seed, third.seed}) == 3
+    again = pair.generate_batch(["the"], seed=[first.seed], **settings)
+    assert again[0].token_ids == first.token_ids
+
+
 def test_a_batch_may_have_a_seed_a_row(pair: Pair) -> None:
     settings = {"policy": POLICY, "max_tokens": 12, "temperature": 1.0}
     made = pair.generate_batch(["the", "the"], seed=[5, 6], **settings)

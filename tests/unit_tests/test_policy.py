@@ -240,3 +240,24 @@ def test_policies_are_frozen_and_compare() -> None:
     assert Budget.of(0.25) == Budget(rate=0.25)
     assert Budget.of({"asks": 3}) == Budget(asks=3)
     assert hash(DelegationPolicy()) == hash(DelegationPolicy())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"budget": 10**400},
+        {"budget": {"burst": 1 << 54}},
+        {"budget": {"asks": 10**400}},
+        {"spike_window": 10**30},
+        {"gates": {"window": 10**400}},
+        {"gates": {"turn": {"final": 10**400}}},
+        {"threshold": 10**400},
+        {"budget": 10**5000},
+        {1: 2},
+        {"budget": {1: 2}},
+    ],
+    ids=lambda fields: str(next(iter(fields))),
+)
+def test_numbers_that_no_float_holds_and_keys_that_name_nothing(fields: dict[Any, Any]) -> None:
+    with pytest.raises(PolicyError):
+        DelegationPolicy.of(fields)

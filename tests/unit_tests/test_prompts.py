@@ -7,6 +7,7 @@ import string
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from models import SIZE, random_model, tokenizer
 from scripts import POLICY
@@ -206,3 +207,40 @@ def test_scripted_pairs_without_a_template_join_contents() -> None:
     assert pair.prompter.stops == ()
     with pytest.raises(PromptError, match="empty"):
         pair.prompter.render([])
+
+
+# --- What a model cannot read ---
+
+
+def test_tokens_that_a_model_has_no_row_for_are_named() -> None:
+    """A tokenizer of a larger sibling, say."""
+    short = (random_model("llama", 1, rows=SIZE - 10), tokenizer())
+    whole = (random_model("llama", 2), tokenizer())
+    chat = {"base_template": "{{ messages[0].content }}"}
+    ids = [each for each in range(SIZE) if each >= SIZE - 10]
+    text = tokenizer().decode(ids[:2])
+    for pair in (load_pair(short, whole, **chat), load_pair(whole, short, **chat)):
+        for prompt in (text, [{"role": "user", "content": text}]):
+            with pytest.raises(PromptError, match=f"id {ids[0]} .* below {SIZE - 10}"):
+                pair.generate(prompt, policy=POLICY)
+        with pytest.raises(PromptError, match="completion"):
+            pair.score("a", text)
+        assert pair.generate("a", policy=POLICY, max_tokens=2).token_ids
+
+
+@pytest.mark.parametrize("tools", [5, [5], "x", {"a": 1}, b"x", [len]])
+def test_tools_that_are_none(pair: Pair, tools: Any) -> None:
+    with pytest.raises(PromptError, match="tools: "):
+        pair.generate("ok", tools=tools)
+
+
+@pytest.mark.parametrize("completion", [None, 5, b"x", [SIZE], [-1], ["a"], "", []])
+def test_completions_that_are_none(pair: Pair, completion: Any) -> None:
+    with pytest.raises(PromptError, match="completion: "):
+        pair.score("ok", completion)
+
+
+def test_ids_of_numpy_are_ids(pair: Pair) -> None:
+    ids = tokenizer()("the cat").input_ids
+    settings = {"policy": POLICY, "max_tokens": 4}
+    assert pair.generate(list(np.array(ids)), **settings) == pair.generate(ids, **settings)

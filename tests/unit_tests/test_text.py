@@ -85,3 +85,16 @@ def test_forks_do_not_meet() -> None:
     assert (answer.text, twin.text) == ("n", "née")
     answer.push("né".encode()[2])
     assert answer.text == "né"
+
+
+def test_a_token_without_text_takes_no_space_from_the_next() -> None:
+    """As decoders of SentencePiece do: they strip a space at the start of what they are given."""
+    pieces = {0: "t", 1: "", 2: " a", 3: "b"}
+
+    def decode(ids: Sequence[int]) -> str:
+        return "".join(pieces[each] for each in ids).removeprefix(" ")
+
+    answer = AnswerText(decode)
+    for token in (0, 1, 1, 2, 3):
+        answer.push(token)
+    assert answer.text == decode((0, 1, 1, 2, 3)) == "t ab"

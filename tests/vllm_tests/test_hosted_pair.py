@@ -144,7 +144,15 @@ def test_log_probabilities(hosted, reference):
 
 
 @pytest.mark.parametrize(
-    "policy", [None, {"divergence": "js", "threshold": 0.1, "budget": 2}, {"gates": ["boundary"]}]
+    "policy",
+    [
+        None,
+        {"divergence": "js", "threshold": 0.1, "budget": 2},
+        {"gates": ["boundary"]},
+        {"divergence": "random", "threshold": 0.5},
+        {"divergence": "entropy", "threshold": 0.2},
+        {"divergence": "top1", "threshold": 0.2, "budget": 1},
+    ],
 )
 def test_a_given_text_is_scored(hosted, reference, policy):
     text = "First, 3 + 4 = 7. So the answer is 7."
@@ -166,6 +174,34 @@ def test_both_models_first_choices_are_told(hosted, reference):
     assert [each.summary for each in found] == [each.summary for each in hosted.score_batch(CHATS[:2], texts)]
     with pytest.raises(RequestError, match="top: 21 is more than the 20 choices"):
         hosted.score(CHATS[0], "So", top=21)
+
+
+def test_what_a_grammar_forbids_is_no_alternative(hosted, reference):
+    settings = {"grammar": {"choice": ["yes", "no"]}, "logprobs": 4}
+    found, wanted = (each.generate(CHATS[0], **settings) for each in (hosted, reference))
+    assert found.text == wanted.text
+    for one, other in zip(found.logprobs, wanted.logprobs, strict=True):
+        assert {each.token_id for each in one.top} == {each.token_id for each in other.top}
+
+
+@pytest.mark.parametrize("gates", [["boundary"], {"turn": {"final": 2}}], ids=str)
+def test_a_prompt_of_one_token_among_others(hosted, reference, gates):
+    """Where vLLM has nothing to draft from, it fills the draft up with what is no token."""
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(hosted.generate, CHATS[0], max_tokens=200, ignore_eos=True)
+        found = [hosted.generate([5], policy={"gates": gates}, max_tokens=5) for _ in range(4)]
+        assert len(busy.result().token_ids) == 200
+    same(found, [reference.generate([5], policy={"gates": gates}, max_tokens=5)] * 4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"seed": 1 << 64}, {"seed": 10**30}, {"seed": -(1 << 63) - 1}, {"seed": 3, "top_k": 10**30}],
+    ids=str,
+)
+def test_large_numbers_are_numbers(hosted, reference, settings):
+    settings = {**settings, "temperature": 0.7, "max_tokens": 12}
+    same([hosted.generate(CHATS[1], **settings)], [reference.generate(CHATS[1], **settings)])
 
 
 @pytest.mark.parametrize("who", ["base", "reasoner"])
@@ -262,6 +298,8 @@ def test_a_caller_who_has_had_enough(hosted):
         ({"policy": {"threshold": -1}}, PolicyError, "threshold"),
         ({"max_tokens": 0}, RequestError, "max_tokens"),
         ({"temperature": float("nan")}, RequestError, "temperature"),
+        ({"temperature": 3.0}, RequestError, "temperature: 3.0 is more than vLLM takes"),
+        ({"policy": {"budget": 10**400}}, PolicyError, "limit"),
     ],
     ids=str,
 )

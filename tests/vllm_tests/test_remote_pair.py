@@ -6,16 +6,18 @@ import os
 import signal
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
+import openai
 import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed in this environment; `make test-vllm` makes one")
 
 from typer.testing import CliRunner
-from vllm_server import free_port, serving
+from vllm_server import MODEL, free_port, serving
 
 from delegate_llm import DelegatedChatModel, Generation, load_pair
 from delegate_llm.cli import app
@@ -205,8 +207,13 @@ def test_bad_prompts(remote, prompt):
 def test_what_cannot_be_connected_to(server):
     with pytest.raises(RequestError, match="base_url"):
         load_pair(backend="remote")
-    with pytest.raises(RequestError, match="base_url"):
-        load_pair(backend="remote", base_url="ftp://x")
+    for address in ("ftp://x", "http://[::1", "http://127.0.0.1:99999", "http://127.0.0.1:abc", "http://", 5):
+        with pytest.raises(RequestError, match="base_url"):
+            load_pair(backend="remote", base_url=address)
+    for key in ("a\nb", " spaced ", "\u00e9"):
+        with pytest.raises(RequestError, match="api_key") as caught:
+            load_pair(backend="remote", base_url=server.url, api_key=key)
+        assert key.strip() not in str(caught.value)
     with pytest.raises(LoadError, match="api_key"):
         load_pair(backend="remote", base_url=server.url, api_key="wrong")
     with pytest.raises(LoadError, match="carries"):
@@ -292,9 +299,13 @@ def test_the_chat_model_with_tools(server):
     assert isinstance(form.with_structured_output(SCHEMA, method="json_schema").invoke("3?")["n"], int)
 
 
-def test_problems_are_solved(remote):
+def test_problems_are_solved_and_counted(server, remote):
+    before = counted(server, "delegate_llm:tokens_total")
     answers = remote.generate_batch(CHATS)
     assert sum(grade(each, said.text) for each, said in zip(PROBLEMS, answers, strict=True)) >= 14
+    assert counted(server, "delegate_llm:tokens_total") - before == sum(
+        len(each.token_ids) for each in answers
+    )
 
 
 def counted(server, name):
@@ -319,6 +330,35 @@ def test_who_leaves_stops_the_engine(server, remote, reference):
     assert counted(server, "vllm:num_requests_running") == 0
     written = counted(server, "vllm:generation_tokens_total") - before
     assert 4 < written < 2 * 900, "none of the four was written to its end"
+
+
+def test_a_server_that_is_told_to_end_under_load(tmp_path):
+    """Nobody waits for an answer that nobody writes any more, and the server ends."""
+    with serving(tmp_path / "log") as found:
+        pair = load_pair(backend="remote", base_url=found.url, max_retries=0)
+        client = found.client()
+
+        def streamed():
+            events = client.completions.create(
+                model=MODEL, prompt=[5, 6], max_tokens=900, stream=True, extra_body={"ignore_eos": True}
+            )
+            return sum(1 for _ in events)
+
+        def whole():
+            return client.completions.create(
+                model=MODEL, prompt=[5, 7], max_tokens=900, extra_body={"ignore_eos": True}
+            )
+
+        with ThreadPoolExecutor(6) as pool:
+            calls = [pool.submit(each) for each in (streamed, whole) * 2]
+            calls += [pool.submit(pair.generate, [5, 8], ignore_eos=True, max_tokens=900) for _ in range(2)]
+            while counted(found, "vllm:num_requests_running") < len(calls):
+                time.sleep(0.01)
+            os.kill(found.process.pid, signal.SIGTERM)
+            for each in calls:
+                with pytest.raises((EngineError, openai.APIError)):
+                    each.result(60)
+        assert found.process.wait(60) is not None
 
 
 def test_a_server_that_is_killed_under_load_and_started_again(tmp_path, reference):
