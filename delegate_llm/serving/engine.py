@@ -147,8 +147,8 @@ class _Columns:
 def end_together(engine: Any) -> None:
     """Have answers under way end in an error when the engine is shut down.
 
-    vLLM kills its process at once, before it has told of the answers that it breaks off; whoever waits for one
-    would wait for good, and the server for them.
+    vLLM kills its process at once, before it has told of the answers that it breaks off; whoever waits for
+    one would wait for good, and the server for them.
 
     Args:
         engine: vLLM's client, in whose loop this is called; it is changed.
