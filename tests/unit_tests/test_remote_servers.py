@@ -1,0 +1,100 @@
+"""A remote pair before servers that are none, or that lose an answer."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from scripts import POLICY
+
+from delegate_llm import Pair, load_pair
+from delegate_llm.errors import EngineError, PolicyError
+
+ABOUT = {"base": "b", "reasoner": "r", "context": 100, "size": 50, "stops": [], "policy": {}}
+Said = tuple[int, dict[str, str], str]
+
+
+@contextmanager
+def serving(say: Callable[[str], Said]) -> Iterator[str]:
+    """A server that answers a path with a status, headers and a body."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            status, headers, body = say(self.path)
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        do_GET = do_POST = answer  # noqa: N815 - the library's names
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ((200, {}, "{}"), "no delegate-llm server"),
+        ((200, {}, "[]"), "no delegate-llm server"),
+        ((200, {}, "null"), "no delegate-llm server"),
+        ((200, {}, "<html>"), "no delegate-llm server"),
+        ((302, {"Location": "http://elsewhere/"}, ""), "sends on to 'http://elsewhere/'"),
+        ((404, {}, "nothing here"), "no delegate-llm server"),
+    ],
+)
+def test_servers_that_are_none(said: Said, wanted: str) -> None:
+    with serving(lambda path: said) as url, pytest.raises(EngineError, match=wanted):
+        load_pair(backend="remote", base_url=url, max_retries=0)
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_an_answer_whose_engine_died_is_asked_for_again(pair: Pair, retries: int) -> None:
+    """Behind one address may stand several servers, and another one answers."""
+    whole = pair.generate("the", policy=POLICY, max_tokens=5)
+    events = [
+        f"data: {json.dumps({'error': {'type': 'EngineError', 'message': 'the engine has died'}})}\n\n",
+        f'data: {{"generation": {whole.to_json()}}}\n\n',
+    ]
+    tries = iter(events)
+
+    def say(path: str) -> Said:
+        body = json.dumps(ABOUT) if path.endswith("/pair") else next(tries)
+        return 200, {"Content-Type": "text/event-stream"}, body
+
+    with serving(say) as url:
+        remote = load_pair(backend="remote", base_url=url, max_retries=retries)
+        if retries:
+            assert remote.generate("the") == whole
+        else:
+            with pytest.raises(EngineError, match="the engine has died"):
+                remote.generate("the")
+        remote.close()
+
+
+def test_an_error_in_what_was_asked_is_no_reason_to_ask_again() -> None:
+    asked = []
+
+    def say(path: str) -> Said:
+        if path.endswith("/pair"):
+            return 200, {}, json.dumps(ABOUT)
+        asked.append(path)
+        return 200, {}, f"data: {json.dumps({'error': {'type': 'PolicyError', 'message': 'no'}})}\n\n"
+
+    with serving(say) as url:
+        remote = load_pair(backend="remote", base_url=url, max_retries=3)
+        with pytest.raises(PolicyError, match="no"):
+            remote.generate("the")
+        remote.close()
+    assert len(asked) == 1
