@@ -198,8 +198,8 @@ class Pair:
             prompt: As for `generate`.
             completion: The text, or its token ids.
             policy: The divergence, and what `takeover` says: whether this policy would have handed the
-                position to the reasoner. Here `token` is the text's own and both models are asked
-                everywhere.
+                position to the reasoner, `random` by the lot of seed 0. Here `token` is the text's own and
+                both models are asked everywhere.
             tools: As for `generate`.
             top: How many of each model's most probable tokens to keep at every position, as `base_top`
                 and `reasoner_top`.
