@@ -40,12 +40,13 @@ class Client:
 
     def __init__(self, address: str, key: str | None, timeout: float, retries: int) -> None:
         self.address = address
-        self._retries = _count(retries)
+        self._retries, seconds = _count(retries), _seconds(timeout)
+        headers = {"Authorization": f"Bearer {_key(key)}"} if key else {}
         self._loop = asyncio.new_event_loop()
         self._http = httpx.AsyncClient(
             base_url=address,
-            headers={"Authorization": f"Bearer {_key(key)}"} if key else {},
-            timeout=httpx.Timeout(_seconds(timeout), connect=min(_CONNECT, _seconds(timeout))),
+            headers=headers,
+            timeout=httpx.Timeout(seconds, connect=min(_CONNECT, seconds)),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
         )
         threading.Thread(target=run, args=(self._loop,), name="delegate-llm-remote", daemon=True).start()

@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
-import openai
 import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed in this environment; `make test-vllm` makes one")
 
+import openai
 from typer.testing import CliRunner
 from vllm_server import MODEL, free_port, serving
 
