@@ -1,0 +1,99 @@
+"""A reasoner that is a PEFT adapter of the base: one set of weights, switched per forward."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from models import random_model, save, tokenizer
+from peft import LoraConfig, get_peft_model
+
+from delegate_llm import DelegationPolicy, LoadError, load_pair
+
+POLICY = DelegationPolicy(threshold=3.0)
+SETTINGS: dict[str, Any] = {"policy": POLICY, "max_tokens": 20, "trace": "full", "ignore_eos": True}
+
+
+@pytest.fixture(scope="module")
+def adapter(folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("adapter")
+    model = get_peft_model(
+        random_model("llama", 1, scale=6.0),
+        LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False),
+    )
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_an_adapter_is_switched_per_forward(folders: tuple[Path, Path], adapter: Path) -> None:
+    pair = load_pair(folders[0], adapter)
+    assert pair.base.model is pair.reasoner.model
+    merged = get_peft_model(
+        random_model("llama", 1, scale=6.0), LoraConfig(r=4, target_modules=["q_proj", "down_proj"])
+    )
+    merged.load_adapter(str(adapter), "own")
+    merged.set_adapter("own")
+    plain = load_pair(
+        (random_model("llama", 1, scale=6.0), tokenizer()), (merged.merge_and_unload(), tokenizer())
+    )
+    for schedule in ("draft", "lockstep"):
+        made, wanted = (
+            each.generate(
+                "the",
+                schedule=schedule,
+                **{**SETTINGS, "policy": DelegationPolicy(divergence="tv", threshold=0.1)},
+            )
+            for each in (pair, plain)
+        )
+        assert made.token_ids == wanted.token_ids
+        assert made.trace.summary == wanted.trace.summary
+    assert made.trace.summary.changed > 0
+
+
+def test_the_base_of_an_adapter_is_shared_with_nobody(folders: tuple[Path, Path], adapter: Path) -> None:
+    plain = load_pair(*folders)
+    adapted = load_pair(folders[0], adapter)
+    again = load_pair(folders[0], adapter)
+    assert len({id(each.base.model) for each in (plain, adapted, again)}) == 3
+    assert load_pair(*folders).base.model is plain.base.model
+    assert not any("lora" in name for name, _ in plain.base.model.named_modules())
+
+
+def test_pickled_adapters_are_refused(folders: tuple[Path, Path], adapter: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text((adapter / "adapter_config.json").read_text())
+    (tmp_path / "adapter_model.bin").write_bytes(b"")
+    with pytest.raises(LoadError, match="safetensors"):
+        load_pair(folders[0], tmp_path)
+
+
+def test_an_adapter_that_does_not_fit_is_named(tmp_path: Path, adapter: Path) -> None:
+    other = save(tmp_path / "wide", 1, hidden_size=64)
+    with pytest.raises(LoadError, match="does not fit"):
+        load_pair(other, adapter)
+
+
+def test_an_adapter_on_a_given_model_changes_nobody_else_s(adapter: Path, folders: tuple[Path, Path]) -> None:
+    model = random_model("llama", 1, scale=6.0)
+    given = (model, tokenizer())
+    plain = load_pair(given, given)
+    before = plain.generate("the", **SETTINGS)
+    with pytest.raises(LoadError, match=r"used by another pair.*copy"):
+        load_pair(given, adapter)
+    assert plain.generate("the", **SETTINGS) == before
+    del plain
+    gc.collect()
+    adapted = load_pair(given, adapter)
+    assert adapted.generate("the", **SETTINGS) == load_pair(folders[0], adapter).generate("the", **SETTINGS)
+    with pytest.raises(LoadError, match="holds an adapter already"):
+        load_pair(given, adapter)
+    with pytest.raises(LoadError, match="the adapter of another pair"):
+        load_pair(given, folders[1])
+
+
+def test_a_broken_adapter_is_named(folders: tuple[Path, Path], adapter: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text((adapter / "adapter_config.json").read_text())
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(LoadError, match=tmp_path.name):
+        load_pair(folders[0], tmp_path)
