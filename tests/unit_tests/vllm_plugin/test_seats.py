@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import torch
+from seated import request
 
 from delegate_llm.policy import DelegationPolicy
 from delegate_llm.vllm_plugin.seats import Drawing, Seats
-from delegate_llm.vllm_plugin.wire import KEY
 
 SPIKE = {"spike": 1.5, "spike_window": 10**12}
-
-
-def request(policy: dict[str, Any], most: int) -> Any:
-    return SimpleNamespace(
-        sampling_params=SimpleNamespace(
-            extra_args={KEY: policy},
-            temperature=0.0,
-            top_p=1.0,
-            top_k=0,
-            logprobs=None,
-            seed=0,
-            stop_token_ids=[],
-            eos_token_id=None,
-            max_tokens=most,
-        )
-    )
 
 
 def seats() -> Seats:

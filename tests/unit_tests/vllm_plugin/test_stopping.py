@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from seated import request
 
 from delegate_llm.policy import DelegationPolicy
 from delegate_llm.vllm_plugin.acceptance import NOTHING, Block, judge
 from delegate_llm.vllm_plugin.seats import Drawing, Seats
 from delegate_llm.vllm_plugin.stopping import Stopping
-from delegate_llm.vllm_plugin.wire import KEY
 
 END = 7
 SIZE = 8
@@ -25,22 +24,7 @@ class Engine:
         self.now, self.rest = 0.0, rest
         self.seats = Seats(torch.device("cpu"), DelegationPolicy(), Drawing(), lambda: str)
         names = [f"answer {at}" for at in range(len(policies))]
-        requests = {
-            name: SimpleNamespace(
-                sampling_params=SimpleNamespace(
-                    extra_args={KEY: policy},
-                    temperature=0.0,
-                    top_p=1.0,
-                    top_k=0,
-                    logprobs=None,
-                    seed=0,
-                    stop_token_ids=[END],
-                    eos_token_id=None,
-                    max_tokens=most,
-                )
-            )
-            for name, policy in zip(names, policies, strict=True)
-        }
+        requests = {name: request(policy, most, END) for name, policy in zip(names, policies, strict=True)}
         self.seats.arrange(names, requests)
         self.stopping = Stopping(self.seats, lambda: self.now)
 
