@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from packaging.version import parse
 from torch import Tensor
 from transformers import __version__
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
@@ -30,7 +29,7 @@ __all__ = ("TransformersReader",)
 
 # Columns of one forward: bounds the memory of activations and masks on long prompts.
 _CHUNK: Final = 512
-_STATES: Final = "5.6"  # of transformers: caches say which layers are recurrent
+_STATES: Final = (5, 6)  # of transformers: caches say which layers are recurrent
 
 
 class TransformersReader:
@@ -274,8 +273,8 @@ def _slot(model: PreTrainedModel, name: str) -> str:
 
 
 def _keeps_state(name: str) -> str:
-    if parse(__version__) < parse(_STATES):
-        return f"{name}: models with recurrent layers need transformers {_STATES} or later, not {__version__}"
+    if tuple(map(int, __version__.split(".")[:2])) < _STATES:
+        return f"{name}: models with recurrent layers need transformers 5.6 or later, not {__version__}"
     return f"{name}: this model keeps its recurrent state in its own layers, so that answers would share it"
 
 
