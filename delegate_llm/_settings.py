@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final, Self
 
@@ -76,6 +77,11 @@ class Settings(BaseModel):
     def to_json(self, *, indent: int | None = None) -> str:
         """This record as JSON text."""
         return self.model_dump_json(indent=indent)
+
+    def to_fields(self) -> dict[str, Any]:
+        """This record as plain data that JSON takes; `of_fields` reads it."""
+        fields: dict[str, Any] = json.loads(self.model_dump_json())
+        return fields
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:

@@ -152,6 +152,15 @@ class DelegationPolicy(Settings):
             msg = f"policy: {str(path)!r} is none: {error}"
             raise PolicyError(msg) from None
 
+    def changed(self, **fields: Any) -> DelegationPolicy:
+        """This policy with some fields set anew, and as a whole checked again.
+
+        Raises:
+            PolicyError: If it is none then.
+        """
+        own = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**{**own, **fields})
+
     @field_validator("divergence", mode="before")
     @classmethod
     def _known_divergence(cls, value: Any) -> Any:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from delegate_llm._checks import integer, number
 from delegate_llm.errors import RequestError
 from delegate_llm.grammar import Grammar
 from delegate_llm.policy import DelegationPolicy
@@ -74,19 +74,19 @@ class Request:
         if grammar is not None and ignore_eos:
             msg = "ignore_eos: an answer with a grammar ends where the grammar ends; leave one of the two out"
             raise RequestError(msg)
-        temperature, stops = _number("temperature", temperature, low=0.0), _stop(stop)
+        temperature, stops = number("temperature", temperature, low=0.0), _stop(stop)
         return cls(
             policy=DelegationPolicy.of(policy),
-            max_tokens=_count("max_tokens", max_tokens, low=1),
-            sampling=Sampling(temperature, _top_p(top_p), _count("top_k", top_k, low=0)),
+            max_tokens=integer("max_tokens", max_tokens, low=1),
+            sampling=Sampling(temperature, _top_p(top_p), integer("top_k", top_k, low=0)),
             seed=_seed(seed, sampled=temperature > 0),
             # A grammar ends its answers itself; a stop string could only cut them in two.
             stop=() if grammar is not None else stops,
             schedule=_choice("schedule", schedule, get_args(Schedule)),
             trace=_choice("trace", trace, get_args(TraceLevel)),
-            draft=_count("draft", draft, low=0),
+            draft=integer("draft", draft, low=0),
             ignore_eos=bool(ignore_eos),
-            logprobs=None if logprobs is None else _count("logprobs", logprobs, low=0),
+            logprobs=None if logprobs is None else integer("logprobs", logprobs, low=0),
             grammar=grammar,
         )
 
@@ -95,29 +95,8 @@ class Request:
         return _seed(seed, sampled=self.sampling.temperature > 0) or 0
 
 
-def _count(name: str, value: Any, *, low: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        msg = f"{name}: {value!r} is not an integer of at least {low}"
-        raise RequestError(msg)
-    return value
-
-
-def _number(name: str, value: Any, *, low: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        msg = f"{name}: {value!r} is not a number"
-        raise RequestError(msg)
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not (math.isfinite(number) and number >= low):
-        msg = f"{name}: {value!r} is not a finite number of at least {low:g}"
-        raise RequestError(msg)
-    return number
-
-
 def _top_p(value: Any) -> float:
-    mass = _number("top_p", value, low=0.0)
+    mass = number("top_p", value, low=0.0)
     if not 0 < mass <= 1:
         msg = f"top_p: {value!r} is outside (0, 1]; 1 keeps every token"
         raise RequestError(msg)
@@ -127,10 +106,7 @@ def _top_p(value: Any) -> float:
 def _seed(value: Any, *, sampled: bool) -> int | None:
     if value is None:
         return secrets.randbits(32) if sampled else None
-    if isinstance(value, bool) or not isinstance(value, int):
-        msg = f"seed: {value!r} is not an integer"
-        raise RequestError(msg)
-    return value
+    return integer("seed", value)
 
 
 def _stop(value: Any) -> tuple[str, ...]:

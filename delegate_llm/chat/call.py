@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
 
 from langchain_core.utils.function_calling import convert_to_json_schema
 
+from delegate_llm._checks import integer, seconds
 from delegate_llm.chat.forms import NOT_CONVERTED, openai_tool
 from delegate_llm.errors import CancelledError, DeadlineError, GrammarError, RequestError
 from delegate_llm.gates import Turn, TurnGate
@@ -125,13 +126,13 @@ class Call:
             settings={**settings, "grammar": grammar, "logprobs": _alternatives(merged)},
             seeds=[],
             tools=tools,
-            timeout=_seconds(merged.get("timeout")),
+            timeout=seconds("timeout", merged["timeout"]) if "timeout" in merged else None,
         )
         call.changes = {name: value for name, value in call.changes.items() if value is not None}
         checked = Request.check(
             policy=call.policy_for(DelegationPolicy()), seed=merged.get("seed"), **call.settings
         )
-        call.seeds = _seeds(checked, _answers(merged.get("n", 1)))
+        call.seeds = _seeds(checked, integer("n", merged.get("n", 1), low=1))
         return call
 
     def policy_for(self, own: DelegationPolicy) -> DelegationPolicy:
@@ -139,8 +140,7 @@ class Call:
         if self.arm != "delegated":
             return DelegationPolicy(budget=0)
         start = own if self.policy is None else DelegationPolicy.of(self.policy)
-        fields = {name: getattr(start, name) for name in DelegationPolicy.model_fields}
-        changed = DelegationPolicy(**{**fields, **self.changes}) if self.changes else start
+        changed = start.changed(**self.changes) if self.changes else start
         gates = (*changed.gates, self.turns) if self.turns else changed.gates
         return changed.model_copy(update={"budget": changed.budget.capped(**self.caps), "gates": gates})
 
@@ -320,7 +320,7 @@ def _caps(said: Mapping[str, Any]) -> dict[str, int]:
     given = {name: said[name] for name in _CAPS if name in said}
     if isinstance(given.get("max_takeovers"), Mapping):
         del given["max_takeovers"]
-    return {_CAPS[name]: _cap(name, value) for name, value in given.items()}
+    return {_CAPS[name]: integer(name, value, low=0) for name, value in given.items()}
 
 
 def _turns(limits: Any) -> TurnGate | None:
@@ -332,33 +332,12 @@ def _turns(limits: Any) -> TurnGate | None:
             "{'tool_call': 2, 'final': 0}; one number is for both"
         )
         raise RequestError(msg)
-    return TurnGate(limits={kind: _cap(f"max_takeovers: {kind}", each) for kind, each in limits.items()})
-
-
-def _cap(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        msg = f"{name}: {value!r:.80} is not an integer of at least 0"
-        raise RequestError(msg)
-    return value
-
-
-def _answers(n: Any) -> int:
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        msg = f"n: {n!r} is not an integer of at least 1"
-        raise RequestError(msg)
-    return n
+    return TurnGate(
+        limits={kind: integer(f"max_takeovers: {kind}", each, low=0) for kind, each in limits.items()}
+    )
 
 
 def _seeds(request: Request, count: int) -> list[int | None]:
     """A seed for each answer: the one asked for and those after it, or drawn afresh."""
     first = request.seed  # greedy answers have one, too: the random control fires by it
     return [None if first is None else first + at for at in range(count)]
-
-
-def _seconds(timeout: Any) -> float | None:
-    if timeout is None:
-        return None
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
-        msg = f"timeout: {timeout!r} is not a number of seconds above 0"
-        raise RequestError(msg)
-    return float(timeout)

@@ -156,7 +156,7 @@ class _Asked(NamedTuple):
             "models": dict(self.models),
             "tasks": digest(self.tasks),
             "checker": self.checker,
-            "arms": [{"name": "base", "policy": json.loads(policy.to_json())}],
+            "arms": [{"name": "base", "policy": policy.to_fields()}],
             "divergence": self.how.divergence,
             "given": self.how.given,
             "seed": self.how.seed,

@@ -307,7 +307,7 @@ def _report(
     return {
         "version": 1,
         "run": {**asked.plan(), "rule": asdict(asked.rule), "checked_on": asked.prompts.source},
-        "policy": json.loads(policy.to_json()),
+        "policy": policy.to_fields(),
         "file": str(out),
         "calibration": {
             "answers": len(answers),

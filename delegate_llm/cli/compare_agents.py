@@ -84,7 +84,7 @@ def compare_agents(
             "problems": problems,
             "seed": seed,
             "strategy": strategy or "all",
-            "policy": pair.policy.model_dump(mode="json"),
+            "policy": pair.policy.to_fields(),
             "results": [asdict(result) for result in found],
         }
         typer.echo(json_text(json.dumps(report)))

@@ -76,7 +76,7 @@ def demo(
         "reasoner": reasoner,
         "problems": problems,
         "seed": seed,
-        "policy": pair.policy.model_dump(mode="json"),
+        "policy": pair.policy.to_fields(),
         "results": [asdict(result) for result in _measured(pair, asked[:problems], seed)],
     }
     typer.echo(json_text(json.dumps(report)))

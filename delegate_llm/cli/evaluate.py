@@ -25,6 +25,7 @@ from delegate_llm.cli.loading import (
     TrustOption,
     carried,
     connect,
+    saved_policy,
 )
 from delegate_llm.cli.run_tables import print_run
 from delegate_llm.cli.tables import progress
@@ -243,7 +244,7 @@ def _run(folder: Path, plan: Plan, load: Any, checker: Any) -> list[Arm]:
 
 def _check_before(**settings: Any) -> None:
     from delegate_llm.policy import DelegationPolicy  # noqa: PLC0415 - brings pydantic
-    from delegate_llm.request import Request  # noqa: PLC0415 - brings torch
+    from delegate_llm.request import Request  # noqa: PLC0415 - brings pydantic
 
     given = {name: value for name, value in settings.items() if value is not None}
     Request.check(policy=DelegationPolicy(), **given)
@@ -291,13 +292,11 @@ def _shares(text: str) -> list[float]:
 
 
 def _policies(files: Sequence[Path]) -> dict[str, DelegationPolicy]:
-    from delegate_llm.policy import DelegationPolicy  # noqa: PLC0415 - brings pydantic
-
     found: dict[str, DelegationPolicy] = {}
     for file in files:
         name = inline(file.stem)
         if name in found:
             msg = f"policy: two files are called {name!r}; the name is the arm's, so rename one"
             raise RequestError(msg)
-        found[name] = DelegationPolicy.read(file)
+        found[name] = saved_policy(file)
     return found

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 import typer
 
 from delegate_llm.cli.terminal import remarks
-from delegate_llm.errors import LoadError, RequestError
+from delegate_llm.errors import LoadError, PolicyError, RequestError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from delegate_llm.pairs.pair import Pair
+    from delegate_llm.policy import DelegationPolicy
 
 __all__ = (
     "BASE",
@@ -34,6 +37,7 @@ __all__ = (
     "load",
     "load_options",
     "prepare",
+    "saved_policy",
 )
 
 BASE: Final = "delegate-llm/tiny-base"
@@ -210,3 +214,17 @@ def load_options(text: str | None) -> dict[str, Any]:
         msg = f"options: {name!r} has an option of its own; give --{name.replace('_', '-')}"
         raise RequestError(msg)
     return options
+
+
+def saved_policy(file: Path) -> DelegationPolicy:
+    """The policy in a file.
+
+    Raises:
+        PolicyError: If it is none, or cannot be read: bad input, like any other.
+    """
+    from delegate_llm.policy import DelegationPolicy  # noqa: PLC0415 - brings pydantic
+
+    try:
+        return DelegationPolicy.read(file)
+    except LoadError as error:
+        raise PolicyError(str(error)) from error

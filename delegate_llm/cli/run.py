@@ -24,6 +24,7 @@ from delegate_llm.cli.loading import (
     TrustOption,
     connect,
     prepare,
+    saved_policy,
 )
 from delegate_llm.cli.terminal import console, friendly, json_text, remarks
 from delegate_llm.errors import PolicyError, PromptError, RequestError
@@ -119,7 +120,7 @@ def run(
     """
     prompt = _prompt(question, system=system, raw=raw)
     changes = _changes(threshold=threshold, divergence=divergence, spike=spike, budget=budget)
-    saved = _saved(policy)
+    saved = None if policy is None else saved_policy(policy)
     settings: dict[str, Any] = {
         "max_tokens": max_tokens,
         "temperature": temperature,
@@ -131,8 +132,8 @@ def run(
         "draft": draft,
         "trace": trace,
     }
-    prepare(base, reasoner)
     _check(settings)
+    prepare(base, reasoner)
     pair = connect(
         base,
         reasoner,
@@ -231,22 +232,10 @@ def _budget(text: str) -> int | float:
     raise PolicyError(msg)
 
 
-def _saved(file: Path | None) -> DelegationPolicy | None:
-    from delegate_llm.policy import DelegationPolicy  # noqa: PLC0415 - brings pydantic
-
-    if file is None:
-        return None
-    try:
-        return DelegationPolicy.from_json(file.read_bytes())
-    except OSError as error:
-        msg = f"policy: cannot read {str(file)!r}: {error.strerror or error}"
-        raise PolicyError(msg) from None
-
-
 def _check(settings: dict[str, Any]) -> None:
     """Raise now what the pair would raise once it is loaded, which can take minutes."""
     from delegate_llm.policy import DelegationPolicy  # noqa: PLC0415 - brings pydantic
-    from delegate_llm.request import Request  # noqa: PLC0415 - brings torch
+    from delegate_llm.request import Request  # noqa: PLC0415 - brings pydantic
 
     Request.check(policy=DelegationPolicy(), **settings)
 
@@ -260,5 +249,4 @@ def _changed(policy: DelegationPolicy, changes: dict[str, Any]) -> DelegationPol
             f"means nothing for {divergence}; give --threshold as well"
         )
         raise PolicyError(msg)
-    fields = {name: getattr(policy, name) for name in type(policy).model_fields}
-    return type(policy)(**{**fields, **changes})
+    return policy.changed(**changes)

@@ -21,6 +21,8 @@ PASSES_ON: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
 """For the command: options that are not ours are vLLM's."""
 _DELEGATION: Final = "Delegation"
 _SERVER: Final = "Server"
+_WHERE: Final[dict[str, str | int]] = {"host": "127.0.0.1", "port": 8000}
+"""Where a server listens that is not told."""
 
 
 @friendly
@@ -48,13 +50,15 @@ def serve(
         float, typer.Option(help="Seconds that each is kept.", min=0, rich_help_panel=_DELEGATION)
     ] = 600.0,
     host: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Address to listen at; another than this machine's own needs a key.",
+            help="Address to listen at, 127.0.0.1 by default; another than this machine's own needs a key.",
             rich_help_panel=_SERVER,
         ),
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at.", rich_help_panel=_SERVER)] = 8000,
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen at, 8000 by default.", rich_help_panel=_SERVER)
+    ] = None,
     api_key: Annotated[
         list[str] | None,
         typer.Option(
@@ -71,11 +75,18 @@ def serve(
 
     check_version()
     keys = _keys(api_key)
-    if not keys and not any(each.partition("=")[0] == "--uds" for each in context.args):
-        check_host(host)
-    with remarks().status("Reading the tokenizers …"):
-        from delegate_llm.serving.launch import environment, server_arguments  # noqa: PLC0415 - brings pydantic
+    from delegate_llm.serving.launch import (  # noqa: PLC0415 - brings pydantic
+        Options,
+        environment,
+        server_arguments,
+    )
 
+    filed = Options(context.args)  # what stands in a file for --config is vLLM's to read, and checked there
+    where: dict[str, str | int | None] = {"host": host, "port": port}
+    where |= {name: value for name, value in _WHERE.items() if where[name] is None and not filed.has(name)}
+    if not keys and where["host"] is not None and not filed.has("uds"):
+        check_host(str(where["host"]))
+    with remarks().status("Reading the tokenizers …"):
         arguments = server_arguments(
             base,
             reasoner,
@@ -86,7 +97,8 @@ def serve(
             traces_age_s=traces_age,
         )
     variables = environment()
-    arguments += ["--host", host, "--port", str(port)]
+    for name, value in where.items():
+        arguments += [] if value is None else [f"--{name}", str(value)]
     if len(keys) == 1:
         variables["VLLM_API_KEY"] = keys[0]  # arguments can be read by everyone on this machine
     elif keys:

@@ -213,7 +213,7 @@ def answer_settings(*, temperature: float, max_tokens: int) -> dict[str, Any]:
         RequestError: If one is out of range.
     """
     from delegate_llm.policy import DelegationPolicy  # noqa: PLC0415 - brings pydantic
-    from delegate_llm.request import Request  # noqa: PLC0415 - brings torch
+    from delegate_llm.request import Request  # noqa: PLC0415 - brings pydantic
 
     settings: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
     Request.check(policy=DelegationPolicy(), **settings)

@@ -79,7 +79,7 @@ class Plan:
             "tasks": digest(self.tasks),
             "calibration": digest(self.calibration),
             "shares": list(self.shares),
-            "policies": {name: json.loads(policy.to_json()) for name, policy in self.policies.items()},
+            "policies": {name: policy.to_fields() for name, policy in self.policies.items()},
             **{
                 name: getattr(self, name)
                 for name in (
@@ -264,7 +264,7 @@ class Run:
             "summary": written.trace.summary.model_dump(mode="json"),
             "usage": _usage(arm, written.usage),
             "seconds": round(made.seconds, 4),
-            "trace": None if arm.policy is None else json.loads(trace.to_json()),
+            "trace": None if arm.policy is None else trace.to_fields(),
         }
 
 
@@ -350,5 +350,5 @@ def _usage(arm: Arm, usage: Usage) -> Record:
 
 
 def _told(arm: Arm) -> Record:
-    policy = None if arm.policy is None else json.loads(arm.policy.to_json())
+    policy = None if arm.policy is None else arm.policy.to_fields()
     return {**asdict(arm), "policy": policy}

@@ -174,7 +174,7 @@ def _line(made: _Made, checker: Checker | None) -> Record:
         "parsed": None if found is None else found.read,
         "finish_reason": made.finish_reason,
         "seconds": round(made.seconds, 4),
-        "trace": json.loads(made.trace.to_json()),
+        "trace": made.trace.to_fields(),
     }
 
 

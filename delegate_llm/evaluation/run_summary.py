@@ -56,7 +56,7 @@ def summarise(folder: Path, plan: Plan, arms: Sequence[Arm]) -> Summary:
     document = {
         "version": 1,
         "plan": plan.document(),
-        "policies": {arm.name: arm.policy and json.loads(arm.policy.to_json()) for arm in arms},
+        "policies": {arm.name: arm.policy and arm.policy.to_fields() for arm in arms},
         "results": [_plain(asdict(row)) for row in found],
         "comparisons": [_plain(asdict(each)) for each in differences],
     }

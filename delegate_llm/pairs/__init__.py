@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -51,7 +52,7 @@ def load_pair(
             - `trust_remote_code`: run code that comes with a checkpoint; False by default.
             - `use_safetensors`: False also loads pickled weights, which can run code.
             - `check_vocabulary`: False accepts tokenizers that differ.
-            - `base_template`, `reasoner_template`: Jinja chat templates, as text or as a `Path`.
+            - `base_template`, `reasoner_template`: Jinja chat templates, as text or as the path of a file.
             - `fallback_template`: likewise, used where neither model has one; `PLAIN_CHAT` ships. The
               strings that end an answer under it stand in it: `{% set stops = ["..."] %}`.
             - `base_template_kwargs`, `reasoner_template_kwargs`: passed to them, such as
@@ -91,10 +92,8 @@ def load_pair(
             raise RequestError(msg)
     module, name = _BACKENDS[backend]
     load = getattr(importlib.import_module(f"delegate_llm.pairs.{module}"), name)
-    try:
-        return cast("Pair", load(base, reasoner, **options))
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error) or name not in str(error):
-            raise
-        msg = f"unknown option: {error}"
-        raise RequestError(msg) from None
+    known = inspect.signature(load).parameters.keys() - {"base", "reasoner"}
+    for option in options.keys() - known:
+        msg = f"unknown option {option!r}; the backend {backend!r} has {', '.join(sorted(known))}"
+        raise RequestError(msg)
+    return cast("Pair", load(base, reasoner, **options))

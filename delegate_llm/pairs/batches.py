@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from delegate_llm._checks import integer
 from delegate_llm.errors import PromptError, RequestError
 
 __all__ = ("check_batch", "check_texts", "check_top")
 
 
-def check_batch(prompts: Any, seeds: Any) -> bool:
-    """Check what a batch is given, and tell whether there is a seed for each prompt.
+def check_batch(prompts: Any, seeds: Any = None) -> list[Any]:
+    """Check what a batch is given.
+
+    Returns:
+        A seed for each prompt.
 
     Raises:
         PromptError: If the prompts are no list.
@@ -20,11 +24,12 @@ def check_batch(prompts: Any, seeds: Any) -> bool:
     if isinstance(prompts, str) or not isinstance(prompts, Sequence):
         msg = f"prompts: {type(prompts).__name__} is not a list of prompts; for one, use generate"
         raise PromptError(msg)
-    listed = isinstance(seeds, list | tuple)
-    if listed and len(seeds) != len(prompts):
+    if not isinstance(seeds, list | tuple):
+        return [seeds] * len(prompts)
+    if len(seeds) != len(prompts):
         msg = f"seed: {len(seeds)} seeds for {len(prompts)} prompts; give one, or one a prompt"
         raise RequestError(msg)
-    return listed
+    return list(seeds)
 
 
 def check_texts(prompts: Any, completions: Any) -> None:
@@ -33,7 +38,7 @@ def check_texts(prompts: Any, completions: Any) -> None:
     Raises:
         PromptError: If there is not one completion for each prompt.
     """
-    check_batch(prompts, None)
+    check_batch(prompts)
     if isinstance(completions, str) or not isinstance(completions, Sequence):
         msg = f"completions: {type(completions).__name__} is not a list of texts; for one, use score"
         raise PromptError(msg)
@@ -52,10 +57,8 @@ def check_top(top: Any, most: int | None = None) -> int:
     Raises:
         RequestError: If it is none, or more than is told.
     """
-    if isinstance(top, bool) or not isinstance(top, int) or top < 0:
-        msg = f"top: {top!r} is not an integer of at least 0"
+    count = integer("top", top, low=0)
+    if most is not None and count > most:
+        msg = f"top: {count} is more than the {most} choices of each model that this backend tells"
         raise RequestError(msg)
-    if most is not None and top > most:
-        msg = f"top: {top} is more than the {most} choices of each model that this backend tells"
-        raise RequestError(msg)
-    return top
+    return count

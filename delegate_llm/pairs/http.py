@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 import httpx
 
 from delegate_llm import errors
+from delegate_llm._checks import integer, seconds
 from delegate_llm._loops import run
 from delegate_llm.errors import DelegateError, EngineError, LoadError, RequestError
 from delegate_llm.pairs.pair import Piece
@@ -40,13 +41,14 @@ class Client:
 
     def __init__(self, address: str, key: str | None, timeout: float, retries: int) -> None:
         self.address = address
-        self._retries, seconds = _count(retries), _seconds(timeout)
+        self._retries = integer("max_retries", retries, low=0)
+        patience = seconds("timeout", timeout)
         headers = {"Authorization": f"Bearer {_key(key)}"} if key else {}
         self._loop = asyncio.new_event_loop()
         self._http = httpx.AsyncClient(
             base_url=address,
             headers=headers,
-            timeout=httpx.Timeout(seconds, connect=min(_CONNECT, seconds)),
+            timeout=httpx.Timeout(patience, connect=min(_CONNECT, patience)),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
         )
         threading.Thread(target=run, args=(self._loop,), name="delegate-llm-remote", daemon=True).start()
@@ -198,20 +200,6 @@ def _key(given: Any) -> str:
         msg = "api_key: it has to be printable ASCII without spaces around it; look at where it is read from"
         raise RequestError(msg)
     return given
-
-
-def _count(retries: Any) -> int:
-    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-        msg = f"max_retries: {retries!r} is not an integer of at least 0"
-        raise RequestError(msg)
-    return retries
-
-
-def _seconds(timeout: Any) -> float:
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
-        msg = f"timeout: {timeout!r} is not a number of seconds"
-        raise RequestError(msg)
-    return float(timeout)
 
 
 def _stop(loop: asyncio.AbstractEventLoop, http: httpx.AsyncClient) -> None:

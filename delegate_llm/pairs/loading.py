@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer
 from transformers.utils import find_adapter_config_file
 
+from delegate_llm._checks import flag
 from delegate_llm.errors import LoadError, RequestError, require
 from delegate_llm.pairs.checkpoints import LOADING, Checkpoint, LoadOptions, Source, load_checkpoint
 from delegate_llm.pairs.pair import Pair
@@ -61,10 +62,9 @@ def load_transformers_pair(
     if model_kwargs is not None and not isinstance(model_kwargs, Mapping):
         msg = f"model_kwargs: {model_kwargs!r:.80} is no mapping, such as {{'attn_implementation': 'eager'}}"
         raise RequestError(msg)
-    for name, flag in (("trust_remote_code", trust_remote_code), ("use_safetensors", use_safetensors)):
-        if not isinstance(flag, bool):
-            msg = f"{name}: {flag!r:.80} is neither True nor False"
-            raise RequestError(msg)
+    flag("trust_remote_code", trust_remote_code)
+    flag("use_safetensors", use_safetensors)
+    flag("check_vocabulary", check_vocabulary)
     device = _device(device)
     options = LoadOptions(
         device=device,
@@ -268,11 +268,14 @@ def prompters(
 
 
 def _template(given: str | Path | None) -> str | None:
+    if isinstance(given, str) and given and not any(each in given for each in "{\n"):
+        given = Path(given)  # a template without a brace would say the same to every conversation
     if isinstance(given, Path):
         try:
             return given.expanduser().read_text(encoding="utf-8")
-        except OSError as error:
-            msg = f"template: cannot read {str(given)!r}: {error.strerror or error}"
+        except (OSError, UnicodeDecodeError) as error:
+            said = getattr(error, "strerror", None) or error
+            msg = f"template: cannot read {str(given)!r}: {said}"
             raise LoadError(msg) from error
     if given is not None and not isinstance(given, str):
         msg = f"template: {given!r:.80} is neither Jinja text nor a Path to a file of it"

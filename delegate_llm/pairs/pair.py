@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import torch
 
+from delegate_llm._checks import hook
 from delegate_llm.decoding import SCHEDULES
 from delegate_llm.errors import GrammarError, PromptError, RequestError
 from delegate_llm.grammar import Grammar, Guide
@@ -59,6 +60,18 @@ class Pair:
         self.prompter = prompter
         self.policy = policy or DelegationPolicy()
         self._told = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.base.name} + {self.reasoner.name}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop what runs elsewhere: an engine, connections. Models in here go when nobody has them."""
 
     def generate(
         self,
@@ -113,6 +126,7 @@ class Pair:
             GateError: If a gate of the policy raises.
             NumericsError: If a model returns NaN.
         """
+        hook("on_step", on_step)
         request = self._request(
             policy,
             max_tokens=max_tokens,
@@ -151,9 +165,8 @@ class Pair:
         Returns:
             The answers in order, each what `generate` would have returned.
         """
-        seeds = settings.pop("seed", None)
-        if not check_batch(prompts, seeds):
-            seeds = [seeds] * len(prompts)
+        hook("on_step", on_step)
+        seeds = check_batch(prompts, settings.pop("seed", None))
         request = self._request(policy, **settings)
         rows = [self._row(prompt, request, tools) for prompt in prompts]
         for row, seed in zip(rows, seeds, strict=True):
@@ -180,6 +193,7 @@ class Pair:
             A `Piece` for every stretch of text that is decided, whatever `trace` keeps; last, the
             `Generation` that `generate` would have returned.
         """
+        hook("on_step", on_step)
         row = self._row(prompt, self._request(policy, **settings), tools, streaming=True)
         return self._pieces(row, on_step)
 
@@ -334,9 +348,6 @@ class Pair:
         return request.schedule
 
     def _run(self, rows: list[Row], on_step: OnStep | None) -> list[Generation]:
-        if on_step is not None and not callable(on_step):
-            msg = f"on_step: {on_step!r:.80} cannot be called"
-            raise RequestError(msg)
         if not rows:
             return []
         meters, steps = self._steps(rows)

@@ -114,6 +114,7 @@ class ModelPrompter:
                     "{'role': ..., 'content': ...}"
                 )
                 raise PromptError(msg)
+        messages = [{**each, "content": _content(each, at)} for at, each in enumerate(messages)]
         if not self._templates:
             msg = (
                 "prompt: messages need a chat template, and neither model has one; give the prompt as "
@@ -276,3 +277,25 @@ def _lists_mappings(given: Any) -> bool:
         and not isinstance(given, str | bytes)
         and all(isinstance(each, Mapping) for each in given)
     )
+
+
+def _content(message: Mapping[str, Any], at: int) -> str:
+    """What a message says: text, parts of text as OpenAI has them, or nothing beside calls."""
+    content = message.get("content")
+    if content is None and message.get("tool_calls"):
+        return ""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list | tuple) else [None]
+    texts = [
+        each if isinstance(each, str) else each.get("text") if isinstance(each, Mapping) else None
+        for each in parts
+    ]
+    said = [each for each in texts if isinstance(each, str)]
+    if len(said) < len(texts):
+        msg = (
+            f"prompt: message {at} says {content!r:.80}; its 'content' has to be text, or a list of parts "
+            "such as {'type': 'text', 'text': '...'}"
+        )
+        raise PromptError(msg)
+    return "".join(said)

@@ -11,11 +11,13 @@ import json
 import os
 import queue
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
 
+from delegate_llm._checks import hook
 from delegate_llm.errors import EngineError, LoadError, PromptError, RequestError
 from delegate_llm.pairs.batches import check_batch, check_texts, check_top
 from delegate_llm.pairs.http import API_KEY, Client
@@ -49,11 +51,13 @@ def load_remote_pair(
     api_key: str | None = None,
     timeout: float = _READ,
     max_retries: int = 2,
-    policy: DelegationPolicy | Mapping[str, Any] | None = None,
+    policy: DelegationPolicy | Mapping[str, Any] | str | Path | None = None,
     fallback_template: Any = None,
 ) -> RemotePair:
     """Connect to a server; see `delegate_llm.load_pair`."""
     del fallback_template  # the server has its own
+    own = DelegationPolicy.read(policy) if isinstance(policy, str | Path) else policy
+    own = None if own is None else DelegationPolicy.of(own)
     client = Client(_address(base_url), api_key or os.environ.get(API_KEY), timeout, max_retries)
     about = client.ask("GET", PAIR)
     if not isinstance(about, dict) or not about.keys() >= _ABOUT:
@@ -65,8 +69,7 @@ def load_remote_pair(
             client.close()
             msg = f"{who}: the server carries {about[who]!r}, not {str(wanted)!r}; leave it out to take that"
             raise LoadError(msg)
-    own = DelegationPolicy.of(about["policy"] if policy is None else policy)
-    return RemotePair(client, about, policy=own)
+    return RemotePair(client, about, policy=own or DelegationPolicy.of(about["policy"]))
 
 
 def _address(base_url: str | None) -> str:
@@ -141,9 +144,8 @@ class RemotePair(Pair):
         **settings: Any,
     ) -> list[Generation]:
         """Write one answer to each prompt, all at once; see `Pair.generate_batch`."""
-        seeds = settings.pop("seed", None)
-        if not check_batch(prompts, seeds):
-            seeds = [seeds] * len(prompts)
+        hook("on_step", on_step)
+        seeds = check_batch(prompts, settings.pop("seed", None))
         asked = [
             self._asked(prompt, tools, self._request(policy, seed=seed, **settings))
             for prompt, seed in zip(prompts, seeds, strict=True)
@@ -165,6 +167,7 @@ class RemotePair(Pair):
         **settings: Any,
     ) -> Iterator[Piece | Generation]:
         """Write one answer piece by piece; see `Pair.stream`."""
+        hook("on_step", on_step)
         asked = self._asked(prompt, tools, self._request(policy, **settings))
         return self._events({**asked, "stream": True}, on_step)
 
@@ -202,7 +205,7 @@ class RemotePair(Pair):
         """A call as the server takes it."""
         return {
             **_told(prompt, tools, self._writer),
-            "policy": json.loads(request.policy.model_dump_json()),
+            "policy": request.policy.to_fields(),
             "max_tokens": request.max_tokens,
             "temperature": request.sampling.temperature,
             "top_p": request.sampling.top_p,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from delegate_llm._checks import flag, integer
 from delegate_llm.errors import LoadError, RequestError
 from delegate_llm.pairs.costs import Costs
 from delegate_llm.pairs.hosted import HostedPair
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Outline", "engine_arguments", "hosted_models", "load_vllm_pair", "shared_by")
 
+_DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
 _PARALLEL: Final = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 
 
@@ -89,7 +91,7 @@ def load_vllm_pair(
     *,
     engine_args: Mapping[str, Any] | None = None,
     ahead: int = AHEAD,
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
     revision: str | None = None,
     reasoner_revision: str | None = None,
     trust_remote_code: bool = False,
@@ -104,8 +106,17 @@ def load_vllm_pair(
 ) -> HostedPair:
     """Start vLLM with two models as a pair; see `delegate_llm.load_pair`."""
     check_version()
-    if isinstance(ahead, bool) or not isinstance(ahead, int) or not 1 <= ahead <= MOST_AHEAD:
-        msg = f"ahead: {ahead!r} is not an integer from 1 to {MOST_AHEAD}"
+    ahead = integer("ahead", ahead, low=1)
+    if ahead > MOST_AHEAD:
+        msg = f"ahead: {ahead} is more than the {MOST_AHEAD} tokens that a draft may have"
+        raise RequestError(msg)
+    flag("trust_remote_code", trust_remote_code)
+    flag("use_safetensors", use_safetensors)
+    flag("check_vocabulary", check_vocabulary)
+    if isinstance(dtype, torch.dtype):
+        dtype = str(dtype).removeprefix("torch.")
+    if dtype not in (None, *_DTYPES):
+        msg = f"dtype: {dtype!r:.80} is unknown; use {', '.join(map(repr, _DTYPES))}"
         raise RequestError(msg)
     if engine_args is not None and not isinstance(engine_args, Mapping):
         msg = f"engine_args: {engine_args!r:.80} is not a mapping, such as {{'tensor_parallel_size': 2}}"
@@ -222,7 +233,7 @@ def engine_arguments(
         "additional_config": {
             **dict(given.get("additional_config") or {}),
             "delegation": {
-                "policy": policy.model_dump(mode="json") if policy else None,
+                "policy": policy.to_fields() if policy else None,
                 "size": vocabulary.size if vocabulary else None,
                 "holes": list(vocabulary.holes) if vocabulary else [],
             },

@@ -167,8 +167,8 @@ async def _start(arguments: Mapping[str, Any]) -> Any:
         msg = f"engine_args: vLLM does not take them: {error}"
         raise LoadError(msg) from error
     except Exception as error:  # what a checkpoint, a device or a setting does to vLLM has no common type
-        said = (str(error).strip() or repr(error)).splitlines()[0]
-        msg = f"vLLM cannot start with these models and engine_args: {said}"
+        said = " ".join(str(error).split()) or repr(error)
+        msg = f"vLLM cannot start with these models and engine_args: {said:.400}"
         raise LoadError(msg) from error
 
 

@@ -71,7 +71,7 @@ class Question:
 
     def check(self) -> None:
         """Raise now what the pair would raise once it is loaded, which can take minutes."""
-        from delegate_llm.request import Request  # noqa: PLC0415 - brings torch
+        from delegate_llm.request import Request  # noqa: PLC0415 - brings pydantic
 
         asked = Request.check(policy=DelegationPolicy(**self.policy), **self.settings)
         if asked.max_tokens > _MOST_TOKENS:
@@ -95,7 +95,7 @@ def answers(pair: Pair, question: Question, on_step: OnStep) -> Iterator[Event]:
         and behind the delegated answer, where the backend tells them, `choices`: a chunk of both models' most
         probable tokens.
     """
-    policy = _merged(pair.policy, question.policy)
+    policy = pair.policy.changed(**question.policy)
     for arm in question.arms:
         writer = pair.alone("reasoner") if arm == "reasoner" else pair
         yield from _answer(writer, question, arm, policy if arm == "delegated" else _SILENT, on_step)
@@ -178,12 +178,6 @@ def _end(arm: Arm, done: Generation, seconds: float) -> Event:
             "seconds": seconds,
         },
     }
-
-
-def _merged(own: DelegationPolicy, changes: Mapping[str, Any]) -> DelegationPolicy:
-    """The pair's own policy, with some fields set anew; its gates stay."""
-    fields = {name: getattr(own, name) for name in type(own).model_fields}
-    return type(own)(**{**fields, **changes})
 
 
 # --- The parts of a request ---

@@ -5,7 +5,6 @@ A browser says a number, never a path: it can only have what the command line na
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -71,7 +70,7 @@ class Offer:
             self._state = "loading"
         try:
             pair = self._load()
-            self._policy = json.loads(pair.policy.model_dump_json())
+            self._policy = pair.policy.to_fields()
         except DelegateError as error:
             self._error, self._state = str(error), "failed"
             raise
@@ -86,9 +85,8 @@ class Offer:
     def close(self) -> None:
         """Stop what is under way, and the engine or the connections of the pair, where it has such."""
         self.line.close()
-        close = getattr(self._pair, "close", None)
-        if close is not None:
-            close()
+        if self._pair is not None:
+            self._pair.close()
 
     @property
     def state(self) -> State:

@@ -5,11 +5,13 @@ Sampling parameters are vLLM's; nothing here imports it.
 
 from __future__ import annotations
 
+import difflib
 import json
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
+from delegate_llm._checks import integer
 from delegate_llm.errors import PolicyError, RequestError
 from delegate_llm.gates import BoundaryGate, TurnGate
 from delegate_llm.policy import DelegationPolicy
@@ -159,7 +161,7 @@ def _check_names(extra: Mapping[str, Any]) -> None:
     """Keep out what only this package itself may tell a worker."""
     known = KEY, TRACED, SEED
     for name in extra:
-        if name.startswith(KEY) and name not in known:
+        if name not in known and (name.startswith(KEY) or difflib.get_close_matches(name, known, 1, 0.8)):
             msg = f"{name}: there is no such argument; there are {', '.join(known)}"
             raise RequestError(msg)
 
@@ -222,7 +224,4 @@ def _room(max_tokens: int | None, prompt_tokens: int, limits: Limits) -> int:
 def _seed(seed: Any, *, sampled: bool) -> int:
     if seed is None:  # a greedy answer may be under the control `random`, which draws by it
         return secrets.randbits(_SEED_BITS) if sampled else 0
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        msg = f"{SEED}: {seed!r:.80} is not an integer"
-        raise RequestError(msg)
-    return seed
+    return integer(SEED, seed)

@@ -159,7 +159,7 @@ def server_arguments(
     chosen = policy_of(policy, high.folder) or DelegationPolicy()
     speculative |= {"method": "draft_model", "model": low.where, "num_speculative_tokens": draft}
     delegation = {
-        "policy": json.loads(chosen.model_dump_json()),
+        "policy": chosen.to_fields(),
         "size": shared.size,
         "holes": shared.holes,
         "eos": sorted(shared.eos),

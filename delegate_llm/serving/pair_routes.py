@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -38,13 +38,23 @@ _KNOWN: Final = {*_SETTINGS, "prompt", "tools", "writer", "policy", "grammar", "
 class PairServer:
     """The pair that a vLLM server carries."""
 
-    def __init__(self, engine: Any, names: tuple[str, str], policy: DelegationPolicy) -> None:
+    def __init__(
+        self,
+        engine: Any,
+        names: tuple[str, str],
+        policy: DelegationPolicy,
+        *,
+        template: str | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
         """Put it together; this reads both tokenizers.
 
         Args:
             engine: vLLM's client.
             names: What the base and the reasoner are called.
             policy: Of requests that bring none.
+            template: The server's own chat template, for both models; by default each checkpoint's.
+            template_kwargs: Passed to it.
 
         Raises:
             LoadError: If a checkpoint cannot be read.
@@ -54,7 +64,7 @@ class PairServer:
         trust = model.trust_remote_code
         low = Outline(speculative.model, "base", speculative.revision, trust_remote_code=trust)
         both = low, Outline(model.model, "reasoner", model.revision, trust_remote_code=trust)
-        vocabulary, prompter = shared_by(both, fallback=PLAIN_CHAT)
+        vocabulary, prompter = shared_by(both, (template,) * 2, (template_kwargs,) * 2, fallback=PLAIN_CHAT)
         length = min(model.max_model_len, low.context or model.max_model_len)
         models = hosted_models(both, names, length=length, ahead=speculative.num_speculative_tokens)
         self._engine = engine
@@ -69,7 +79,7 @@ class PairServer:
             "context": self.pair.base.context,
             "size": self.pair.vocabulary.size,
             "stops": list(self.pair.prompter.stops),
-            "policy": json.loads(self.pair.policy.model_dump_json()),
+            "policy": self.pair.policy.to_fields(),
         }
 
     def render(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -140,7 +140,15 @@ class DelegationPlugin:
         spare_decoding(engine_client)
         end_together(engine_client)
         names = tuple(given.get("names") or (config.speculative_config.model, config.model_config.model))
-        state.delegation_pair = await asyncio.to_thread(PairServer, engine_client, names, limits.policy)
+        renderer = state.online_renderer
+        state.delegation_pair = await asyncio.to_thread(
+            PairServer,
+            engine_client,
+            names,
+            limits.policy,
+            template=renderer.chat_template,
+            template_kwargs=renderer.default_chat_template_kwargs,
+        )
         engine = DelegatingEngine(engine_client, limits, cache(partial(_piece, tokenizer)))
         for each in vars(state)["_state"].values():
             if getattr(each, "engine_client", None) is engine_client:
