@@ -4,39 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakSet
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoTokenizer
-from transformers.utils import find_adapter_config_file
 
 from delegate_llm._checks import flag
-from delegate_llm.errors import LoadError, RequestError, require
-from delegate_llm.pairs.checkpoints import LOADING, Checkpoint, LoadOptions, Source, load_checkpoint
+from delegate_llm.errors import LoadError, RequestError
+from delegate_llm.pairs.adapters import adapted_readers, adapter_folder, adapter_tokenizer, plain_reader
+from delegate_llm.pairs.checkpoints import Checkpoint, LoadOptions, Source, load_checkpoint
 from delegate_llm.pairs.pair import Pair
 from delegate_llm.pairs.prompts import ModelPrompter, TemplatePrompter
-from delegate_llm.pairs.sources import POLICY_FILE, resolve
-from delegate_llm.pairs.transformers import TransformersReader
+from delegate_llm.pairs.sources import POLICY_FILE
+from delegate_llm.pairs.transformers import logit_rows
 from delegate_llm.pairs.vocabulary import shared_vocabulary
 from delegate_llm.policy import DelegationPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from transformers import PreTrainedTokenizerBase
 
 __all__ = ("POLICY_FILE", "load_transformers_pair", "policy_of", "prompters")
 
 logger = logging.getLogger(__name__)
-
-_readers: Final[WeakSet[TransformersReader]] = WeakSet()
-"""Of all pairs that are alive, those of models without an adapter of ours."""
-_ADAPTED: Final = "_delegate_llm_adapted"
-"""What a model is marked with that has one."""
 
 
 def load_transformers_pair(
@@ -73,21 +62,18 @@ def load_transformers_pair(
         use_safetensors=use_safetensors,
         model_kwargs=dict(model_kwargs or {}),
     )
-    adapter = _adapter_folder(reasoner, reasoner_revision, options)
+    adapter = adapter_folder(reasoner, reasoner_revision, options)
     # An adapter is put into the base's own layers, so that copy is nobody else's.
     low = load_checkpoint(base, "base", revision, options, shared=adapter is None)
-    if adapter is not None:
-        _claim(low)
-        readers = _adapter_readers(low, adapter)
-        tokenizer = _adapter_tokenizer(low, adapter, options)
-        high = Checkpoint(low.model, tokenizer, str(reasoner), adapter, low.lock)
-    else:
+    if adapter is None:
         high = load_checkpoint(reasoner, "reasoner", reasoner_revision, options)
-        readers = (_reader(low), _reader(high))
+    else:
+        tokenizer = adapter_tokenizer(low, adapter, options)
+        high = Checkpoint(low.model, tokenizer, str(reasoner), adapter, low.lock)
     vocabulary = shared_vocabulary(
         (low.tokenizer, high.tokenizer),
         (low.model, high.model),
-        rows=min(reader.rows for reader in readers),
+        rows=min(logit_rows(low.model), logit_rows(high.model)),
         check=check_vocabulary,
     )
     prompter = TemplatePrompter(
@@ -100,16 +86,10 @@ def load_transformers_pair(
         size=vocabulary.size,
         rows=(_rows(low), _rows(high)),
     )
-    return Pair(*readers, vocabulary, prompter, policy=policy_of(policy, high.folder))
-
-
-def _reader(loaded: Checkpoint) -> TransformersReader:
-    if hasattr(loaded.model, _ADAPTED):
-        msg = f"{loaded.name}: this model holds the adapter of another pair; give a copy without it"
-        raise LoadError(msg)
-    reader = TransformersReader(loaded.model, name=loaded.name, lock=loaded.lock)
-    _readers.add(reader)
-    return reader
+    own = policy_of(policy, high.folder)
+    # Last, for it changes a model that was given.
+    readers = (plain_reader(low), plain_reader(high)) if adapter is None else adapted_readers(low, adapter)
+    return Pair(*readers, vocabulary, prompter, policy=own)
 
 
 def _rows(loaded: Checkpoint) -> int:
@@ -147,96 +127,6 @@ def _dtype(dtype: str | torch.dtype | None, device: str) -> Any:
         msg = f"dtype: {dtype!r} is unknown; use 'auto', 'float32', 'bfloat16' or 'float16'"
         raise RequestError(msg)
     return named
-
-
-# --- A reasoner that is an adapter of the base ---
-
-
-def _adapter_folder(source: Source, revision: str | None, options: LoadOptions) -> Path | None:
-    """The local folder of a PEFT adapter, or None if the source is no adapter."""
-    if not isinstance(source, str | Path):
-        return None
-    name, folder = resolve(source, "reasoner")
-    if folder is None:
-        try:
-            found = find_adapter_config_file(name, revision=revision)
-        except (OSError, ValueError):
-            return None  # loading it as a model will say what is wrong
-        if found is None:
-            return None
-        folder = _download_adapter(name, revision)
-    elif not (folder / "adapter_config.json").is_file():
-        return None
-    if options.use_safetensors and not (folder / "adapter_model.safetensors").is_file():
-        msg = (
-            f"reasoner: {str(source)!r} is an adapter without adapter_model.safetensors; only "
-            "safetensors weights are loaded unless you pass use_safetensors=False"
-        )
-        raise LoadError(msg)
-    return folder
-
-
-def _download_adapter(source: str, revision: str | None) -> Path:
-    hub = require("huggingface_hub", "peft")
-    wanted = ["adapter_*", "tokenizer*", "special_tokens_map.json", "*.jinja", POLICY_FILE]
-    return Path(hub.snapshot_download(source, revision=revision, allow_patterns=wanted))
-
-
-def _claim(low: Checkpoint) -> None:
-    """Have a base for one adapter alone, which changes its layers for everybody.
-
-    Raises:
-        LoadError: If somebody uses it already, or it holds one.
-    """
-    tuner_layer = require("peft.tuners.tuners_utils", "peft").BaseTunerLayer
-    if any(each.model is low.model for each in _readers) or any(
-        isinstance(each, tuner_layer) for each in low.model.modules()
-    ):
-        msg = (
-            "reasoner: an adapter is put into the layers of the base, and that model is used by another "
-            "pair, or holds an adapter already; give the base by its name or folder, or give a copy"
-        )
-        raise LoadError(msg)
-    setattr(low.model, _ADAPTED, True)
-
-
-def _adapter_readers(low: Checkpoint, folder: Path) -> tuple[TransformersReader, TransformersReader]:
-    """Two readers of one set of weights: the adapter is switched off for the base, on for the reasoner."""
-    peft = require("peft", "peft")
-    try:
-        with LOADING:
-            wrapped = peft.PeftModel.from_pretrained(low.model, str(folder), is_trainable=False).eval()
-    except (OSError, ValueError, TypeError, RuntimeError, KeyError, SafetensorError) as error:
-        said = (str(error).strip() or repr(error)).splitlines()[0]
-        msg = f"reasoner: the adapter in {folder.name!r} does not fit the base {low.name!r}: {said}"
-        raise LoadError(msg) from error
-    tuner = wrapped.base_model
-    if not hasattr(tuner, "disable_adapter_layers"):
-        msg = "reasoner: prompt-learning adapters cannot be switched per forward; use a LoRA-like one"
-        raise LoadError(msg)
-    switched_on: list[bool | None] = [None]
-
-    @contextmanager
-    def role(*, on: bool) -> Iterator[None]:
-        if switched_on[0] is not on:
-            switched_on[0] = None  # an interrupt half-way must not leave a wrong memory
-            (tuner.enable_adapter_layers if on else tuner.disable_adapter_layers)()
-            switched_on[0] = on
-        yield
-
-    return (
-        TransformersReader(low.model, name=low.name, lock=low.lock, role=lambda: role(on=False)),
-        TransformersReader(low.model, name=str(folder), lock=low.lock, role=lambda: role(on=True)),
-    )
-
-
-def _adapter_tokenizer(low: Checkpoint, folder: Path, options: LoadOptions) -> PreTrainedTokenizerBase:
-    if not (folder / "tokenizer_config.json").is_file():
-        return low.tokenizer
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        folder, trust_remote_code=options.trust_remote_code
-    )
-    return tokenizer
 
 
 # --- Prompts and policy ---

@@ -68,7 +68,7 @@ class TransformersReader:
             accepts = inspect.signature(own.forward).parameters
         self.costs = Costs.of(model)
         self.device = model.get_input_embeddings().weight.device
-        self.rows = _logit_rows(model)
+        self.rows = logit_rows(model)
         # On a CPU, torch's float32 products over one token are cheap beside those over a few.
         self.block = 0.5 if self.device.type == "cpu" and model.dtype == torch.float32 else 0.2
         text_config = model.config.get_text_config(decoder=True)
@@ -278,7 +278,7 @@ def _keeps_state(name: str) -> str:
     return f"{name}: this model keeps its recurrent state in its own layers, so that answers would share it"
 
 
-def _logit_rows(model: PreTrainedModel) -> int:
+def logit_rows(model: PreTrainedModel) -> int:
     head = model.get_output_embeddings()
     weight = head.weight if head is not None else model.get_input_embeddings().weight
     return int(weight.shape[0])

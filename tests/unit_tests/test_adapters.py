@@ -97,3 +97,45 @@ def test_a_broken_adapter_is_named(folders: tuple[Path, Path], adapter: Path, tm
     (tmp_path / "adapter_model.safetensors").write_bytes(b"not weights")
     with pytest.raises(LoadError, match=tmp_path.name):
         load_pair(folders[0], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"init_lora_weights": "pissa"}, "init_lora_weights 'pissa' that changes the base"),
+        ({"bias": "all"}, "bias 'all' that changes the base"),
+        ({"layer_replication": [[0, 2], [1, 2]]}, "layer_replication .* that changes the base"),
+    ],
+)
+def test_an_adapter_that_changes_the_base_is_refused(
+    tmp_path: Path, settings: dict[str, Any], said: str
+) -> None:
+    model = random_model("llama", 1, attention_bias=True)
+    get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"], **settings)).save_pretrained(tmp_path)
+    given = (random_model("llama", 1, attention_bias=True), tokenizer())
+    before = load_pair(given, given).generate("the", max_tokens=4)
+    gc.collect()
+    with pytest.raises(LoadError, match=said):
+        load_pair(given, tmp_path)
+    assert load_pair(given, given).generate("the", max_tokens=4) == before
+
+
+@pytest.mark.filterwarnings("ignore:Found missing adapter keys")
+@pytest.mark.parametrize(
+    ("layers", "said"), [(4, "the base has no place for .*layers.2"), (1, "the adapter lacks .*layers.1")]
+)
+def test_an_adapter_with_other_weights_than_it_should_have(tmp_path: Path, layers: int, said: str) -> None:
+    model = random_model("llama", 1, num_hidden_layers=layers)
+    get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"])).save_pretrained(tmp_path)
+    given = (random_model("llama", 1), tokenizer())
+    with pytest.raises(LoadError, match=said):
+        load_pair(given, tmp_path)
+    assert not any("lora" in name for name, _ in given[0].named_modules())
+
+
+def test_what_is_wrong_besides_is_found_before_the_model_is_changed(adapter: Path, tmp_path: Path) -> None:
+    given = (random_model("llama", 1, scale=6.0), tokenizer())
+    for wrong in ({"policy": tmp_path / "none.json"}, {"base_template": tmp_path / "none.jinja"}):
+        with pytest.raises(LoadError, match="cannot read"):
+            load_pair(given, adapter, **wrong)
+    load_pair(given, given)
