@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from delegate_llm._checks import integer
 from delegate_llm.errors import PromptError, RequestError
 
-__all__ = ("check_batch", "check_texts", "check_top")
+__all__ = ("alike", "check_batch", "check_texts", "check_top")
+
+_SHORT: Final = 64
+"""Tokens that any row takes room for."""
+_PADDING: Final = 2
+"""Times its tokens that a batch may take room for."""
+
+
+def alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Rows in as few groups as keep padding down: room is taken for the longest, times the rows.
+
+    Args:
+        lengths: Tokens of each row.
+
+    Returns:
+        Places in `lengths`, each once; the longest rows come first.
+    """
+    groups: list[list[int]] = []
+    longest = held = 0
+    for at in sorted(range(len(lengths)), key=lambda each: -lengths[each]):
+        length = max(lengths[at], _SHORT)
+        if not groups or longest * (len(groups[-1]) + 1) > _PADDING * (held + length):
+            groups.append([])
+            longest, held = length, 0
+        groups[-1].append(at)
+        held += length
+    return groups
 
 
 def check_batch(prompts: Any, seeds: Any = None) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, Self
 
 import torch
@@ -13,7 +14,7 @@ from delegate_llm._checks import hook
 from delegate_llm.decoding import SCHEDULES
 from delegate_llm.errors import GrammarError, PromptError, RequestError
 from delegate_llm.grammar import Grammar, Guide
-from delegate_llm.pairs.batches import check_batch, check_texts, check_top
+from delegate_llm.pairs.batches import alike, check_batch, check_texts, check_top
 from delegate_llm.pairs.pieces import Piece, generation_of, piece_of
 from delegate_llm.pairs.prompts import Prompt, Prompter, Rendered, Tools, Who
 from delegate_llm.pairs.seam import Meter, Reader
@@ -153,7 +154,7 @@ class Pair:
         on_step: OnStep | None = None,
         **settings: Any,
     ) -> list[Generation]:
-        """Write one answer to each prompt, all rows in one forward.
+        """Write one answer to each prompt, rows of like lengths in one forward.
 
         Args:
             prompts: As for `generate`.
@@ -171,9 +172,7 @@ class Pair:
         rows = [self._row(prompt, request, tools) for prompt in prompts]
         for row, seed in zip(rows, seeds, strict=True):
             row.seed = request.seed_of(seed)
-        if not rows or (self.base.batches and self.reasoner.batches):
-            return self._run(rows, on_step)
-        return [self._run([row], on_step)[0] for row in rows]
+        return self._run(rows, on_step)
 
     def stream(
         self,
@@ -236,25 +235,16 @@ class Pair:
         tools: Tools = None,
         top: int = 0,
     ) -> list[Trace]:
-        """As `score`, for many texts: one completion behind each prompt, all rows in one forward."""
+        """As `score`, for many texts: one completion behind each prompt, like lengths together."""
         check_texts(prompts, completions)
         policy, top = self._request(policy).policy, check_top(top)
         rows = [self._given(*each, tools) for each in zip(prompts, completions, strict=True)]
-        if self.base.batches and self.reasoner.batches:
-            groups = [rows] if rows else []
-        else:
-            groups = [[row] for row in rows]
-        return [
-            trace
-            for group in groups
-            for trace in score(
-                group,
-                (self.base.open(len(group)), self.reasoner.open(len(group))),
-                self.vocabulary,
-                policy,
-                top=top,
-            )
-        ]
+        traces: dict[int, Trace] = {}
+        for group in self._groups([max(map(len, each[:2])) + len(each.completion) for each in rows]):
+            sessions = self.base.open(len(group)), self.reasoner.open(len(group))
+            scored = score([rows[at] for at in group], sessions, self.vocabulary, policy, top=top)
+            traces.update(zip(group, scored, strict=True))
+        return [traces[at] for at in range(len(rows))]
 
     def alone(self, who: Who) -> Pair:
         """One of the two writing by itself: a baseline without a second copy of the weights.
@@ -289,6 +279,8 @@ class Pair:
     def _row(self, prompt: Prompt, request: Request, tools: Tools, *, streaming: bool = False) -> Row:
         rendered = self.prompter.render(prompt, tools=tools)
         base, reasoner = prompts = list(rendered.base), list(rendered.reasoner)
+        if rendered.stops and request.grammar is None:
+            request = replace(request, stop=(*request.stop, *rendered.stops))
         return Row(
             base_prompt=base,
             reasoner_prompt=reasoner,
@@ -348,16 +340,26 @@ class Pair:
         return request.schedule
 
     def _run(self, rows: list[Row], on_step: OnStep | None) -> list[Generation]:
-        if not rows:
-            return []
-        meters, steps = self._steps(rows)
-        with torch.inference_mode():
-            if on_step is not None:
-                on_step()
-            for _ in steps:
+        done: dict[int, Generation] = {}
+        lengths = [max(len(row.base_prompt), len(row.reasoner_prompt)) for row in rows]
+        for group in self._groups(lengths):
+            together = [rows[at] for at in group]
+            meters, steps = self._steps(together)
+            with torch.inference_mode():
                 if on_step is not None:
                     on_step()
-        return [generation_of(row, *meter) for row, meter in zip(rows, meters, strict=True)]
+                for _ in steps:
+                    if on_step is not None:
+                        on_step()
+            finished = [generation_of(row, *meter) for row, meter in zip(together, meters, strict=True)]
+            done.update(zip(group, finished, strict=True))
+        return [done[at] for at in range(len(rows))]
+
+    def _groups(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Which rows of so many tokens run together."""
+        if self.base.batches and self.reasoner.batches:
+            return alike(lengths)
+        return [[at] for at in range(len(lengths))]
 
     def _pieces(self, row: Row, on_step: OnStep | None) -> Iterator[Piece | Generation]:
         meters, steps = self._steps([row])

@@ -38,13 +38,15 @@ class Rendered:
     """Whether the base's prompt ends inside an open `<think>`, as templates of reasoning models leave it."""
     reasoner_thinking: bool = False
     """Whether the reasoner's does."""
+    stops: tuple[str, ...] = ()
+    """Strings that end the answer, where it is one to messages and the template has no token for it."""
 
     def alone(self, who: Who) -> Rendered:
         """What one of the two reads, for both."""
         ids, thinking = (
             (self.base, self.thinking) if who == "base" else (self.reasoner, self.reasoner_thinking)
         )
-        return Rendered(ids, ids, thinking, thinking)
+        return Rendered(ids, ids, thinking, thinking, self.stops)
 
 
 Prompt = str | Sequence[Mapping[str, Any]] | Sequence[int] | Rendered
@@ -230,10 +232,11 @@ class TemplatePrompter:
                 self._checked(ids, rows)
             return prompt
         base, thinking = self._one(0, prompt, tools)
+        stops = self.stops if _is_chat(prompt) else ()
         if self._who is not None:
-            return Rendered(tuple(base), tuple(base), thinking, thinking)
+            return Rendered(tuple(base), tuple(base), thinking, thinking, stops)
         reasoner, reasoner_thinking = self._one(1, prompt, tools)
-        return Rendered(tuple(base), tuple(reasoner), thinking, reasoner_thinking)
+        return Rendered(tuple(base), tuple(reasoner), thinking, reasoner_thinking, stops)
 
     def _one(self, which: int, prompt: Prompt, tools: Tools) -> tuple[list[int], bool]:
         """Ids for one model, and whether they end inside `<think>`."""
@@ -243,7 +246,7 @@ class TemplatePrompter:
         if isinstance(prompt, bytes) or not isinstance(prompt, Sequence):
             msg = f"prompt: {type(prompt).__name__} is neither text nor messages nor token ids"
             raise PromptError(msg)
-        if prompt and all(isinstance(each, Mapping) for each in prompt):
+        if _is_chat(prompt):
             ids, thinking = prompter.messages(cast("Messages", prompt), tools)
             return self._readable(ids, rows), thinking
         return self._checked(prompt, self._size), False
@@ -269,6 +272,10 @@ class TemplatePrompter:
                     msg += ", nor a message with 'role' and 'content'"
                 raise PromptError(msg)
         return list(map(int, ids))
+
+
+def _is_chat(prompt: Any) -> bool:
+    return bool(prompt) and _lists_mappings(prompt)
 
 
 def _lists_mappings(given: Any) -> bool:

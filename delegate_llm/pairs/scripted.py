@@ -145,23 +145,25 @@ class _PiecePrompter:
         self.pieces = pieces
         self.ids_by_length = sorted(range(len(pieces)), key=lambda each: -len(pieces[each]))
         self.template = template
-        self.stops = answer_stops(template) if template else ()
+        self.stops: tuple[str, ...] = answer_stops(template) if template else ()
 
     def render(self, prompt: Prompt, *, tools: Tools = None) -> Rendered:
         if isinstance(prompt, Rendered):
             return prompt
         thinking = False
+        stops: tuple[str, ...] = ()
         if isinstance(prompt, str):
             ids = self._cut(prompt)
         elif all(isinstance(each, Mapping) for each in prompt):
             text = self._text(cast("Messages", prompt), tools)
             ids, thinking = self._cut(text), self.template is not None and is_thinking(text)
+            stops = self.stops
         else:
             ids = list(cast("Sequence[int]", prompt))
         if not ids:
             msg = "prompt: it is empty; a model needs at least one token to go on from"
             raise PromptError(msg)
-        return Rendered(tuple(ids), tuple(ids), thinking, thinking)
+        return Rendered(tuple(ids), tuple(ids), thinking, thinking, stops)
 
     def completion_ids(self, completion: str | Sequence[int]) -> list[int]:
         return self._cut(completion) if isinstance(completion, str) else list(completion)

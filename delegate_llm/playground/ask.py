@@ -108,8 +108,9 @@ def _answer(
     shown = Shown(id=arm, title=question.text, trace=Trace(), policy=policy)
     yield {"event": "start", "arm": arm, "data": columns(shown)}
     begun = time.perf_counter()
-    settings = {**question.settings, "stop": pair.prompter.stops or None}
-    for item in pair.stream(question.messages, policy=policy, trace="off", on_step=on_step, **settings):
+    for item in pair.stream(
+        question.messages, policy=policy, trace="off", on_step=on_step, **question.settings
+    ):
         if isinstance(item, Generation):
             yield _end(arm, item, time.perf_counter() - begun)
             if arm == "delegated":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import string
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -244,3 +245,38 @@ def test_ids_of_numpy_are_ids(pair: Pair) -> None:
     ids = tokenizer()("the cat").input_ids
     settings = {"policy": POLICY, "max_tokens": 4}
     assert pair.generate(list(np.array(ids)), **settings) == pair.generate(ids, **settings)
+
+
+def test_a_template_in_plain_words_ends_answers_to_messages() -> None:
+    pieces = ["4", "\n\n", "User:", " more", "Assistant:", "User: ", "hi", "<eos>"]
+    chat, said = [{"role": "user", "content": "hi"}], [0, 1, 2, 3, 7]
+    start = len(played_of(pieces).prompter.render(chat).base)
+
+    def script(seen: Sequence[int]) -> list[float]:
+        return [9.0 if at == said[min(len(seen) - start, 4)] else 0.0 for at in range(len(pieces))]
+
+    pair = played_of(pieces, script)
+    assert pair.generate(chat).text == "4"
+    assert [each.text for each in pair.generate_batch([chat, pair.prompter.render(chat)])] == ["4", "4"]
+    assert list(pair.stream(chat))[-1] == pair.generate(chat)
+    ids = list(pair.prompter.render(chat).base)
+    assert pair.generate(ids).text.startswith("4\n\nUser:"), "ids are read as they stand"
+
+
+def played_of(pieces: list[str], script: Any = lambda seen: [1.0] * 8) -> Any:
+    return scripted_pair(script, script, pieces, eos=7, chat_template=PLAIN_CHAT.read_text())
+
+
+def test_a_batch_of_very_unlike_lengths_says_what_each_says_alone() -> None:
+    models = random_model("llama", 1, scale=6.0), random_model("llama", 2, scale=6.0)
+    pair = load_pair(*((each, tokenizer()) for each in models))
+    prompts = [[3, 5, 7], [3 + at % 9 for at in range(300)], [4], [6, 8] * 90]
+    settings: dict[str, Any] = {"policy": POLICY, "max_tokens": 12, "trace": "full", "ignore_eos": True}
+    made = pair.generate_batch(prompts, temperature=0.8, seed=[1, 2, 3, 4], **settings)
+    for at, prompt in enumerate(prompts):
+        alone = pair.generate(prompt, temperature=0.8, seed=at + 1, **settings)
+        assert (made[at].token_ids, made[at].trace.summary) == (alone.token_ids, alone.trace.summary)
+    scored = pair.score_batch(prompts, [each.token_ids for each in made], policy=POLICY)
+    assert [[each.token_id for each in trace.decisions] for trace in scored] == [
+        list(each.token_ids) for each in made
+    ]

@@ -13,6 +13,7 @@ from models import SIZE, random_model
 
 from delegate_llm.errors import LoadError
 from delegate_llm.pairs import transformers as backend
+from delegate_llm.pairs.batches import alike
 from delegate_llm.pairs.cache import cache_argument
 from delegate_llm.pairs.transformers import TransformersReader
 
@@ -126,3 +127,18 @@ def test_memory_of_a_cache_is_linear_in_its_tokens() -> None:
         session.read([[1] * length, [2] * length, [3] * (length // 2)])
         slots = session.cache.layers[0].keys.shape[2]
         assert slots <= 1.5 * length + 64
+
+
+@given(st.lists(st.integers(0, 2000), max_size=40))
+def test_padding_at_most_doubles_a_batch(lengths: list[int]) -> None:
+    groups = alike(lengths)
+    assert sorted(at for group in groups for at in group) == list(range(len(lengths)))
+    for group in groups:
+        tokens = [max(64, lengths[at]) for at in group]
+        assert max(tokens) * len(group) <= 2 * sum(tokens)
+
+
+def test_like_lengths_run_together() -> None:
+    assert alike([40, 50, 60, 100]) == [[3, 2, 1, 0]]
+    assert alike([12] * 15 + [700]) == [[15, 0], [*range(1, 15)]]
+    assert alike([]) == []
