@@ -202,6 +202,9 @@ def _prompt(question: str, *, system: str | None, raw: bool) -> Prompt:
 
 
 def _stdin() -> str:
+    if sys.stdin is None:
+        msg = "question: there is no stdin to read it from; give it as an argument"
+        raise PromptError(msg)
     if sys.stdin.isatty() and (screen := remarks()).is_terminal:
         screen.print(Text("Type the question; Ctrl-D on a line of its own ends it.", "dim"))
     try:

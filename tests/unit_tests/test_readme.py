@@ -15,6 +15,8 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 GRAPHS = ROOT / "graphs" / "README.md"
 EVIDENCE = ROOT / "docs" / "evidence.md"
+VLLM = ROOT / "docs" / "vllm.md"
+BENCHMARKS = ROOT / "benchmarks" / "README.md"
 
 
 def session(path: Path) -> tuple[dict[str, Any], str]:
@@ -62,7 +64,7 @@ def test_graphs_are_named_in_their_readme() -> None:
         assert path.name in GRAPHS.read_text(encoding="utf-8") or f"graphs.{path.stem} " in GRAPHS.read_text()
 
 
-@pytest.mark.parametrize("path", [README, GRAPHS, EVIDENCE], ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", [README, GRAPHS, EVIDENCE, VLLM, BENCHMARKS], ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_files_that_it_names_exist(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
         assert "://" in target or (path.parent / target).exists(), target
