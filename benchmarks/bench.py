@@ -49,7 +49,7 @@ class Result:
             **{key: value for key, value in vars(self).items() if key not in ("single", "batched", "claims")},
             "single": [_plain(row) for row in self.single],
             "batched": [_plain(row) for row in self.batched],
-            "claims": [vars(each) for each in self.claims],
+            "claims": [{**vars(each), "holds": each.holds} for each in self.claims],
         }
 
 

@@ -75,7 +75,7 @@ def batched_methods(subject: Subject) -> list[Method]:
     """All that answers a batch of prompts, at the middle share; the first answers them one by one."""
     policy = subject.policies[MIDDLE]
     return [
-        Method("draft one by one", "draft", _one_by_one(_ours(subject, policy, "draft")), MIDDLE),
+        Method("draft one by one", "draft", _ours(subject, policy, "draft"), MIDDLE),
         Method("draft batched", "draft", _ours(subject, policy, "draft", batched=True), MIDDLE),
         Method("lockstep batched", "lockstep", _ours(subject, policy, "lockstep", batched=True), MIDDLE),
         Method("transformers base batched", "transformers", _peer(subject.pair.base.model)),  # type: ignore[attr-defined]
@@ -110,13 +110,6 @@ def _ours(
         ]
 
     return run
-
-
-def _one_by_one(
-    run: Callable[[Sequence[list[int]], int], list[Answer]],
-) -> Callable[[Sequence[list[int]], int], list[Answer]]:
-    """A separate call for each prompt."""
-    return lambda prompts, tokens: [run([prompt], tokens)[0] for prompt in prompts]
 
 
 def _peer(model: Any, **options: Any) -> Callable[[Sequence[list[int]], int], list[Answer]]:

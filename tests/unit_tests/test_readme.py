@@ -64,7 +64,9 @@ def test_graphs_are_named_in_their_readme() -> None:
         assert path.name in GRAPHS.read_text(encoding="utf-8") or f"graphs.{path.stem} " in GRAPHS.read_text()
 
 
-@pytest.mark.parametrize("path", [README, GRAPHS, EVIDENCE, VLLM, BENCHMARKS], ids=lambda path: f"{path.parent.name}-{path.stem}")
+@pytest.mark.parametrize(
+    "path", [README, GRAPHS, EVIDENCE, VLLM, BENCHMARKS], ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
 def test_files_that_it_names_exist(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
         assert "://" in target or (path.parent / target).exists(), target
