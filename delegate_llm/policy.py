@@ -299,6 +299,15 @@ class Referee:
             msg = f"a gate raised {error!r} at position {view.position}; gates: {self._gates!r}"
             raise GateError(msg) from error
 
+    def asks(self, standing: Standing, score: float | None) -> bool:
+        """Whether the reasoner is consulted at an open position.
+
+        Args:
+            standing: Before it.
+            score: The score, if the base alone decides it: then the reasoner is asked only to take over.
+        """
+        return score is None or self.fires(standing, score)
+
     def fires(self, standing: Standing, score: float) -> bool:
         """Whether a score at an open position makes it a takeover."""
         return score > self.bar(standing) and self.can_spend(standing)

@@ -175,7 +175,7 @@ class Row:
             likelihood: How probable the token is to the base, if asked for.
         """
         opens = entropy is not None and self._opens(self.ahead, self.head, entropy)
-        asked = opens and (score is None or self.referee.fires(self.ahead, score))
+        asked = opens and self.referee.asks(self.ahead, score)
         self.ahead = self.referee.after(
             self.ahead, score=score if opens else None, asked=asked, takeover=False
         )
@@ -252,9 +252,7 @@ class Row:
         proposal.opens = entropy is not None and self._opens(
             self.standing, len(self.tokens), entropy, decided=True
         )
-        proposal.asked = proposal.opens
-        if proposal.score is not None:
-            proposal.asked = proposal.opens and self.referee.fires(self.standing, proposal.score)
+        proposal.asked = proposal.opens and self.referee.asks(self.standing, proposal.score)
 
     def _opens(self, standing: Standing, position: int, entropy: float, *, decided: bool = False) -> bool:
         view = GateView(

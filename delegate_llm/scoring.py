@@ -115,7 +115,8 @@ def judged(
     for position, (token, said) in enumerate(zip(completion, facts, strict=True)):
         view = GateView(position, said.entropy, referee.budget(standing), lambda: text.text, standing.spent)
         opens = referee.opens(standing, view)
-        takeover = opens and referee.fires(standing, said.score)
+        asked = opens and referee.asks(standing, said.score if referee.base_only else None)
+        takeover = asked and referee.fires(standing, said.score)
         decisions.append(
             Decision(
                 position=position,
@@ -135,7 +136,7 @@ def judged(
             )
         )
         standing = referee.after(
-            standing, score=said.score if opens else None, asked=opens, takeover=takeover
+            standing, score=said.score if opens else None, asked=asked, takeover=takeover
         )
         text.push(token)
     spent, tokens = standing.spent, len(decisions)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from models import SIZE, WORDS
 
-from delegate_llm import DelegateError, DelegationPolicy, Pair, Trace
+from delegate_llm import Budget, DelegateError, DelegationPolicy, Pair, Trace
 
 
 def test_score_of_an_own_answer_repeats_its_decisions(pair: Pair) -> None:
@@ -22,6 +22,19 @@ def test_score_of_an_own_answer_repeats_its_decisions(pair: Pair) -> None:
             assert mine.score == pytest.approx(its.score, abs=1e-3)
     assert trace.summary.asked == 40
     assert all(each.score is not None for each in trace.decisions)
+
+
+@pytest.mark.parametrize("asks", [1, 3, None])
+@pytest.mark.parametrize(
+    ("divergence", "threshold"), [("entropy", 3.63), ("top1", 0.935), ("random", 0.6), ("js", 0.1)]
+)
+def test_score_counts_asks_as_generate_does(pair: Pair, divergence: Any, threshold: float, asks: Any) -> None:
+    policy = DelegationPolicy(divergence=divergence, threshold=threshold, budget=Budget(asks=asks))
+    made = pair.generate("the", policy=policy, max_tokens=40, trace="full", ignore_eos=True, seed=0)
+    trace = pair.score("the", made.token_ids, policy=policy)
+    heard = [each.position for each in made.trace.takeovers]
+    assert heard
+    assert [each.position for each in trace.takeovers] == heard
 
 
 def test_score_over_several_blocks_and_as_text(pair: Pair) -> None:
