@@ -25,7 +25,7 @@ from delegate_llm.recall import Recall
 from delegate_llm.rows import Heard, Likelihood, Row, Vocabulary
 from delegate_llm.sampling import draw, uniform
 
-__all__ = ("SCHEDULES", "draft", "lockstep")
+__all__ = ("SCHEDULES", "draft", "likelihoods", "lockstep", "tokens_only")
 
 
 def lockstep(rows: Sequence[Row], base: Session, reasoner: Session) -> Iterator[None]:
@@ -91,7 +91,7 @@ def propose(rows: Sequence[Row], logits: Tensor) -> None:
     request, vocabulary = rows[0].request, rows[0].vocabulary
     allowed = _allowed(rows, logits.device)
     logits = _within(logits.float(), allowed)  # once, for the draw and the score alike
-    drawable = _drawable(logits, vocabulary)
+    drawable = tokens_only(logits, vocabulary)
     seeds, heads = [row.seed for row in rows], [row.head for row in rows]
     facts = [draw(drawable, request.sampling, seeds, heads)]
     signal = BASE_SIGNALS.get(request.policy.divergence)
@@ -105,7 +105,7 @@ def propose(rows: Sequence[Row], logits: Tensor) -> None:
             facts.append(signal(logp))
     else:
         facts.append(drawable.amax(-1))  # shows NaN and inf, as an entropy does
-    likely = _likelihoods(drawable, facts[0], request.logprobs)
+    likely = likelihoods(drawable, facts[0], request.logprobs)
     for at, (row, values) in enumerate(zip(rows, _on_host(facts), strict=True)):
         more: dict[str, Any] = {"allowed": allowed[at], "likelihood": likely[at]}
         if not math.isfinite(values[1]):
@@ -205,7 +205,7 @@ def _words(row: Row, start: int, logits: Tensor) -> list[Heard]:
     """What the host has to know of the proposals from `start` on."""
     count, policy = len(logits), row.request.policy
     logits = _within(logits.float(), [each.allowed for each in row.draft[start : start + count]])
-    drawable = _drawable(logits, row.vocabulary)
+    drawable = tokens_only(logits, row.vocabulary)
     first = len(row.tokens) + start
     drawn = draw(drawable, row.request.sampling, [row.seed] * count, list(range(first, first + count)))
     compare = WEIGHED.get(policy.divergence) or DIVERGENCES.get(policy.divergence)
@@ -215,7 +215,7 @@ def _words(row: Row, start: int, logits: Tensor) -> list[Heard]:
         kept = [each.said for each in row.draft[start : start + count] if each.said is not None]
         base = kept[0].unsqueeze(0) if count == 1 else torch.stack(kept)
         score = compare(base, log_probs(_leading(logits, row.vocabulary.rows)).to(base.device))
-    likely = _likelihoods(drawable, drawn, row.request.logprobs)
+    likely = likelihoods(drawable, drawn, row.request.logprobs)
     facts = _on_host([drawn, score.to(drawn.device)])
     return [Heard(int(token), value, each) for (token, value), each in zip(facts, likely, strict=True)]
 
@@ -240,14 +240,20 @@ def _within(logits: Tensor, allowed: Sequence[Tensor | None]) -> Tensor:
     return logits.where(mask, -torch.inf)
 
 
-def _likelihoods(drawable: Tensor, drawn: Tensor, top: int | None) -> Sequence[Likelihood | None]:
-    """How probable the drawn tokens `[R]` are, with the `top` most probable ones; None if `top` is."""
+def likelihoods(drawable: Tensor, drawn: Tensor, top: int | None) -> Sequence[Likelihood | None]:
+    """How probable tokens `[R]` are, with the `top` most probable ones that are possible; None if `top` is.
+
+    Args:
+        drawable: Logits `[R, V]`, those of `tokens_only`.
+        drawn: The tokens.
+        top: How many of the most probable ones to tell.
+    """
     if top is None:
         return [None] * len(drawable)
     logp = log_probs(drawable)
     chosen = logp.gather(-1, drawn.unsqueeze(-1)).squeeze(-1).tolist()
     values, ids = (each.tolist() for each in logp.topk(min(top, logp.shape[-1]), dim=-1))
-    # A grammar leaves some tokens out, and they are no alternatives.
+    # What is forbidden, by a grammar or by the model itself, is no alternative.
     best = [
         [pair for pair in zip(*each, strict=True) if pair[1] > FLOOR / 2]
         for each in zip(ids, values, strict=True)
@@ -263,7 +269,7 @@ def _on_host(columns: Sequence[Tensor]) -> list[tuple[float, ...]]:
     return list(zip(*(each.tolist() for each in columns), strict=True))
 
 
-def _drawable(logits: Tensor, vocabulary: Vocabulary) -> Tensor:
+def tokens_only(logits: Tensor, vocabulary: Vocabulary) -> Tensor:
     """The logits of ids that are tokens; a padding id is never chosen."""
     logits = _leading(logits, vocabulary.size)
     if vocabulary.holes:

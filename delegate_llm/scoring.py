@@ -8,13 +8,14 @@ from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
+from delegate_llm.decoding import likelihoods, tokens_only
 from delegate_llm.divergence import BASE_SIGNALS, DIVERGENCES, entropy, log_probs
 from delegate_llm.errors import NumericsError
 from delegate_llm.gates import GateView
 from delegate_llm.pairs.seam import Session
 from delegate_llm.policy import DelegationPolicy, Referee
 from delegate_llm.rows import Vocabulary
-from delegate_llm.sampling import uniform
+from delegate_llm.sampling import argmax, uniform
 from delegate_llm.text import AnswerText
 from delegate_llm.trace import Decision, Logprob, Summary, Trace
 
@@ -154,9 +155,7 @@ def judged(
 
 def _told(choices: Choices, vocabulary: Vocabulary) -> tuple[Logprob, ...]:
     return tuple(
-        Logprob(token_id=token, token=vocabulary.piece(token), logprob=logprob)
-        for token, logprob in choices
-        if logprob > -math.inf
+        Logprob(token_id=token, token=vocabulary.piece(token), logprob=logprob) for token, logprob in choices
     )
 
 
@@ -176,17 +175,13 @@ def _facts(
         if any(map(math.isnan, each.amax(-1).tolist())):
             msg = f"the {who} returned NaN logits while scoring; load it in another dtype"
             raise NumericsError(msg)
-    first, second = (each[:, : vocabulary.size].argmax(-1).tolist() for each in (base, reasoner))
-    tops = (_top(each[:, : vocabulary.size], top) for each in (base, reasoner))
-    return list(map(Facts, values, unsure, first, second, *tops))
+    (first, base_top), (second, reasoner_top) = (_choices(each, vocabulary, top) for each in (spoken, heard))
+    return list(map(Facts, values, unsure, first, second, base_top, reasoner_top))
 
 
-def _top(log_probs: Tensor, count: int) -> list[Choices]:
-    """For each row of `[n, V]`, its most probable entries."""
-    if not count:
-        return [()] * len(log_probs)
-    best = log_probs.topk(min(count, log_probs.shape[-1]))
-    return [
-        list(zip(*both, strict=True))
-        for both in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    ]
+def _choices(logits: Tensor, vocabulary: Vocabulary, top: int) -> tuple[list[int], list[Choices]]:
+    """For each row of `[n, V]`, the first choice and the most probable tokens."""
+    drawable = tokens_only(logits.float(), vocabulary)
+    first = argmax(drawable)
+    tops: list[Choices] = [each.top if each else () for each in likelihoods(drawable, first, top or None)]
+    return first.tolist(), tops

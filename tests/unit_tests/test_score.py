@@ -6,9 +6,13 @@ import math
 from typing import Any
 
 import pytest
-from models import SIZE, WORDS
+import torch
+from models import SIZE, WORDS, random_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from delegate_llm import Budget, DelegateError, DelegationPolicy, Pair, Trace
+from delegate_llm import Budget, DelegateError, DelegationPolicy, Pair, Trace, load_pair
+from delegate_llm.pairs.scripted import scripted_pair
 
 
 def test_score_of_an_own_answer_repeats_its_decisions(pair: Pair) -> None:
@@ -95,6 +99,40 @@ def test_the_most_probable_tokens_of_both(pair: Pair) -> None:
     assert Trace.from_json(told.to_json()) == told
     everything = pair.score("go", [1], top=10_000).decisions[0]
     assert sum(math.exp(each.logprob) for each in everything.base_top) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_ids_without_a_token_are_nobodys_choice() -> None:
+    words = {"u": 0, "a": 1, "b": 2, "c": 5}
+    inner = Tokenizer(models.WordLevel(words, unk_token="u"))
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.Split("", "isolated"), decoders.Fuse()
+    holed = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="u")
+    pair = load_pair((_wishing(1, 3), holed), (_wishing(2, 4), holed))
+    assert pair.vocabulary.holes == (3, 4)
+    made = pair.generate("ab", max_tokens=8, policy={"threshold": 0.0}, trace="full")
+    trace = pair.score("ab", made.token_ids, policy={"threshold": 0.0}, top=8)
+    for mine, its in zip(trace.decisions, made.trace.decisions, strict=True):
+        assert (mine.base_token_id, mine.reasoner_token_id) == (its.base_token_id, its.reasoner_token_id)
+        for top in (mine.base_top, mine.reasoner_top):
+            assert sorted(each.token_id for each in top) == sorted(words.values())
+    assert trace.summary.changed == made.trace.summary.changed
+
+
+def _wishing(seed: int, hole: int) -> PreTrainedModel:
+    """A model that would rather say an id that is no token."""
+    model = random_model("llama", seed, rows=8)
+    model.generation_config.eos_token_id = None
+    head = torch.nn.Linear(model.config.hidden_size, 8)
+    with torch.no_grad():
+        head.bias.copy_(50.0 * (torch.arange(8) == hole))
+    model.lm_head = head
+    return model
+
+
+def test_what_a_model_forbids_is_none_of_its_choices() -> None:
+    pair = scripted_pair(lambda _: [1.0, 2.0, -math.inf], lambda _: [2.0, -math.inf, 1.0], ["a", "b", "c"])
+    decision = pair.score("a", "b", top=3).decisions[0]
+    assert [each.token for each in decision.base_top] == ["b", "a"]
+    assert [each.token for each in decision.reasoner_top] == ["a", "c"]
 
 
 @pytest.mark.parametrize("top", [-1, True, 1.5, "2"])
