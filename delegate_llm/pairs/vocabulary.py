@@ -73,15 +73,24 @@ def _grammars(tokenizer: PreTrainedTokenizerBase, size: int, eos: Iterable[int])
 
 
 def _compare(base: PreTrainedTokenizerBase, reasoner: PreTrainedTokenizerBase) -> None:
-    """Ordinary tokens must agree; control tokens may be renamed between a base and its descendants."""
-    tables = [{token_id: token for token, token_id in each.get_vocab().items()} for each in (base, reasoner)]
-    added = set(base.added_tokens_decoder) | set(reasoner.added_tokens_decoder)
+    """Ordinary tokens must agree; control tokens may be renamed between a base and its descendants.
+
+    Control tokens are those that were added to a vocabulary. An id that is one of them in one tokenizer and
+    an ordinary token in the other is a difference; an id that the other has no token for is none.
+    """
+    both = (base, reasoner)
+    tables = [{token_id: token for token, token_id in each.get_vocab().items()} for each in both]
+    ordinary = {
+        token_id
+        for table, each in zip(tables, both, strict=True)
+        for token_id in table.keys() - each.added_tokens_decoder.keys()
+    }
     differ = sorted(
         token_id
         for token_id in tables[0].keys() | tables[1].keys()
         if tables[0].get(token_id) != tables[1].get(token_id)
     )
-    wrong = [token_id for token_id in differ if token_id not in added]
+    wrong = [token_id for token_id in differ if token_id in ordinary]
     shown = _examples(wrong or differ, tables)
     if wrong:
         msg = (

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 from models import SIZE, random_model, save, tokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 import delegate_llm
@@ -214,6 +216,31 @@ def test_different_tokenizers_are_named(folders: tuple[Path, Path]) -> None:
     with pytest.raises(VocabularyMismatchError, match=r"2 of 46.*'a' / 'b'.*check_vocabulary"):
         load_pair(folders[0], (model, other))
     assert load_pair(folders[0], (model, other), check_vocabulary=False)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_ordinary_token_is_no_control_token_of_the_other(turned: bool) -> None:
+    pairs = [(random_model("llama", seed, rows=4), _words(*words)) for seed, words in enumerate(WORDS_APART)]
+    with pytest.raises(VocabularyMismatchError, match=r"2 of 4 token ids.*2: '(b|<x>)' / '(b|<x>)'"):
+        load_pair(*(reversed(pairs) if turned else pairs))
+
+
+def test_a_control_token_that_one_of_them_lacks_is_no_difference() -> None:
+    lacking, having = (_words(["u", "a", "b", "c"], added) for added in ([], ["<x>", "<y>"]))
+    models = [random_model("llama", seed, rows=6) for seed in (1, 2)]
+    for tokenizers in ((lacking, having), (having, lacking)):
+        assert load_pair(*zip(models, tokenizers, strict=True)).vocabulary.size == 6
+
+
+WORDS_APART = ((["u", "a", "b", "c"], []), (["u", "a"], ["<x>", "<y>"]))
+
+
+def _words(ordinary: list[str], added: list[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer of words, and of control tokens that were added to it."""
+    inner = Tokenizer(WordLevel({word: at for at, word in enumerate(ordinary)}, unk_token="u"))
+    fast = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="u")
+    fast.add_special_tokens({"additional_special_tokens": added})
+    return fast
 
 
 def test_a_renamed_control_token_is_no_difference(folders: tuple[Path, Path]) -> None:
