@@ -90,6 +90,11 @@ class Request:
             grammar=grammar,
         )
 
+    @property
+    def by_lot(self) -> bool:
+        """Whether a seed has a say in the answer: in its tokens, or in who is heard."""
+        return self.sampling.temperature > 0 or self.policy.divergence == "random"
+
     def seed_of(self, seed: Any) -> int:
         """The seed of one answer of a batch; drawn afresh for None, if anything is drawn."""
         return _seed(seed, sampled=self.sampling.temperature > 0) or 0

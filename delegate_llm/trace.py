@@ -177,7 +177,7 @@ class Generation(Settings):
     logprobs: tuple[TokenLogprobs, ...] | None = None
     """One a generated token; None if they were not asked for."""
     seed: int | None = None
-    """The seed that gives this text again; None for a greedy answer."""
+    """The seed that gives this text again; None for a greedy answer, unless under the control `random`."""
 
     def to_html(
         self, *, policy: DelegationPolicy | None = None, title: str | None = None, prompt: str | None = None

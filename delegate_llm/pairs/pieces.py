@@ -46,5 +46,5 @@ def generation_of(row: Row, base: Meter, reasoner: Meter) -> Generation:
             reasoner_flops=reasoner.flops,
         ),
         logprobs=None if row.request.logprobs is None else tuple(row.logprobs),
-        seed=row.seed if row.request.sampling.temperature > 0 else None,
+        seed=row.seed if row.request.by_lot else None,
     )

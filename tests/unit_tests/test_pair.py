@@ -92,6 +92,15 @@ def test_a_seed_names_a_text_and_none_draws_one(pair: Pair) -> None:
     assert pair.generate("the", policy=POLICY, max_tokens=3).seed is None
 
 
+def test_a_greedy_answer_tells_its_seed_where_the_lot_says_who_is_heard(pair: Pair) -> None:
+    settings = {"policy": DelegationPolicy(divergence="random", threshold=0.5), "max_tokens": 20}
+    made = [pair.generate("the", seed=seed, **settings) for seed in (None, 5)]
+    assert [each.seed for each in made] == [0, 5]
+    assert made[0].trace.takeovers != made[1].trace.takeovers
+    assert pair.generate("the", seed=0, **settings) == made[0]
+    assert [each.seed for each in pair.generate_batch(["a", "b"], seed=[3, 4], **settings)] == [3, 4]
+
+
 def test_a_batch_without_seeds_draws_one_a_row(pair: Pair) -> None:
     settings: dict[str, Any] = {"policy": POLICY, "max_tokens": 12, "temperature": 1.5, "ignore_eos": True}
     made = pair.generate_batch(["the"] * 4, **settings)
