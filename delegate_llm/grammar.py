@@ -102,7 +102,7 @@ class Grammar:
     @classmethod
     def choice(cls, choices: Sequence[str]) -> Grammar:
         """One of several texts."""
-        listed = [] if isinstance(choices, str) else list(choices)
+        listed = list(choices) if isinstance(choices, Iterable) and not isinstance(choices, str) else []
         if not listed or not all(isinstance(each, str) and each for each in listed):
             msg = f"grammar: {choices!r:.80} is not a list of texts to choose from"
             raise GrammarError(msg)
@@ -127,11 +127,14 @@ class Grammar:
         Raises:
             GrammarError: If there is no tool, one has another form, or `otherwise` is no JSON grammar.
         """
+        if not isinstance(tools, Iterable):
+            msg = f"grammar: {tools!r:.80} is not a list of tools"
+            raise GrammarError(msg)
         if not tools:
             msg = "grammar: a tool call is asked for, and there is no tool"
             raise GrammarError(msg)
-        if otherwise is not None and otherwise.kind != "json":
-            msg = f"grammar: otherwise: a grammar of kind {otherwise.kind!r}; only a JSON schema will do here"
+        if otherwise is not None and getattr(otherwise, "kind", None) != "json":
+            msg = f"grammar: otherwise: {otherwise!r:.80} will not do here; give Grammar.json(...)"
             raise GrammarError(msg)
         said = [_signature(each) for each in tools]
         return cls("calls", _dump({"tools": said, "many": many, "otherwise": otherwise and otherwise.source}))
@@ -350,4 +353,10 @@ def _text(kind: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
         msg = f"grammar: {value!r:.80} is not the text of a {kind}"
         raise GrammarError(msg)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        lone = value[error.start : error.end]
+        msg = f"grammar: the {kind} has {lone!r} at character {error.start}, which is not Unicode text"
+        raise GrammarError(msg) from None
     return value

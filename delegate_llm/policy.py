@@ -143,8 +143,9 @@ class DelegationPolicy(Settings):
         """
         try:
             text = Path(path).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            msg = f"policy: cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}"
+        except (OSError, RuntimeError, TypeError, ValueError) as error:  # also for what no path can be
+            why = getattr(error, "strerror", None) or error
+            msg = f"policy: cannot read {str(path)!r:.200}: {why}; give the file of a saved policy"
             raise LoadError(msg) from error
         try:
             return cls.from_json(text)
@@ -208,7 +209,7 @@ def _gate(value: Any) -> Gate:
     if callable(value):
         return cast("Gate", value)
     if isinstance(value, Mapping) and "kind" in value:
-        return _known(value["kind"])[0](**value)
+        return _known(value["kind"])[0].of_fields(value)
     if isinstance(value, Mapping) and len(value) == 1:
         return _named(*next(iter(value.items())))
     if isinstance(value, str):

@@ -86,6 +86,9 @@ def load_checkpoint(
     if not isinstance(source, str | Path):
         msg = f"{who}: {source!r:.80} is neither a hub id nor a path nor a (model, tokenizer) tuple"
         raise LoadError(msg)
+    if revision is not None and not isinstance(revision, str):
+        msg = f"{who}: the revision {revision!r:.80} is not text; give a branch, a tag or a commit"
+        raise LoadError(msg)
     where, folder = resolve(source, who)
     # The files' state before they are read: a change meanwhile makes the next load a new one.
     key = (str(folder.resolve()) if folder else where, stamp(folder), revision, *_identities(options))

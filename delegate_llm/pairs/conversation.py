@@ -75,18 +75,31 @@ def calls_as_text(messages: Messages) -> list[Message]:
 
 def _spelled(message: Mapping[str, Any]) -> Message:
     """A message with its calls in its content."""
-    calls = [_call(each) for each in message.get("tool_calls") or ()]
+    calls = list(map(_call, _calls(message)))
     spelled = {key: value for key, value in message.items() if key != "tool_calls"}
     if calls:
         spelled["content"] = "\n".join(filter(None, [_text(message), *calls]))
     return spelled
 
 
+def _calls(message: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The calls of a message, if they have the form of calls."""
+    calls = message.get("tool_calls") or ()
+    for each in calls if isinstance(calls, list | tuple) else (None,):
+        if not isinstance(each, Mapping) or not isinstance(each.get("function") or each, Mapping):
+            msg = (
+                f"prompt: tool_calls: {calls!r:.80} is no list of calls such as "
+                "{'function': {'name': ..., 'arguments': {...}}}"
+            )
+            raise PromptError(msg)
+    return calls
+
+
 def _call(call: Mapping[str, Any]) -> str:
     function = call.get("function") or call
     arguments = function.get("arguments") or {}
     if isinstance(arguments, str):
-        with contextlib.suppress(ValueError):  # what is no JSON is shown as the model wrote it
+        with contextlib.suppress(ValueError, RecursionError):  # no JSON is shown as the model wrote it
             arguments = json.loads(arguments)
     written = _json("tool_calls", {"name": function.get("name"), "arguments": arguments})
     return f"<tool_call>\n{written}\n</tool_call>"
@@ -97,6 +110,9 @@ def _json(what: str, value: object) -> str:
         return json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError) as error:
         msg = f"prompt: {what} cannot be written as JSON: {error}"
+        raise PromptError(msg) from None
+    except RecursionError:
+        msg = f"prompt: {what} are nested too deeply to be written as JSON; make them flatter"
         raise PromptError(msg) from None
 
 

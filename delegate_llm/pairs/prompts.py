@@ -229,6 +229,9 @@ class TemplatePrompter:
             if self._who is not None:
                 prompt = prompt.alone(self._who)
             for ids, rows in zip((prompt.base, prompt.reasoner), self._rows, strict=True):
+                if not isinstance(ids, Sequence):
+                    msg = f"prompt: {type(ids).__name__} is no list of token ids; give what `render` returns"
+                    raise PromptError(msg)
                 self._checked(ids, rows)
             return prompt
         base, thinking = self._one(0, prompt, tools)

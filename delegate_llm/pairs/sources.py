@@ -24,9 +24,9 @@ def resolve(source: str | Path, who: str) -> tuple[str, Path | None]:
     if str(source) in _SHIPPED:
         folder = tiny.path(_SHIPPED[str(source)])
         return str(folder), folder
-    folder = Path(source).expanduser()
-    if str(source).strip() and folder.is_dir():
-        return str(folder), folder
+    found = _folder(source)
+    if found is not None:
+        return str(found), found
     if str(source).startswith("delegate-llm/"):
         msg = f"{who}: {source!r} does not ship; there are {' and '.join(map(repr, _SHIPPED))}"
         raise LoadError(msg)
@@ -36,6 +36,15 @@ def resolve(source: str | Path, who: str) -> tuple[str, Path | None]:
     return str(source), None
 
 
+def _folder(source: str | Path) -> Path | None:
+    """The folder that is meant, if there is one."""
+    try:
+        folder = Path(source).expanduser()
+        return folder if str(source).strip() and folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # a name that no file can have; the home of nobody
+        return None
+
+
 def stamp(path: Path | None) -> Hashable:
     """The state of a file, or of a checkpoint's files in a folder: it changes when one is written.
 
@@ -43,17 +52,19 @@ def stamp(path: Path | None) -> Hashable:
     """
     if path is None:
         return None
-    path = path.expanduser()
+    folder = _folder(path)
     files = [path]
-    if path.is_dir():
-        files = sorted(each for each in path.iterdir() if each.suffix in _FILES and each.name != POLICY_FILE)
+    if folder is not None:
+        files = sorted(
+            each for each in folder.iterdir() if each.suffix in _FILES and each.name != POLICY_FILE
+        )
     return tuple((each.name, *_state(each)) for each in files)
 
 
 def _state(path: Path) -> tuple[int, int]:
     try:
-        found = path.stat()
-    except OSError:
+        found = path.expanduser().stat()
+    except (OSError, RuntimeError, ValueError):  # as for a folder
         return -1, -1
     return found.st_mtime_ns, found.st_size
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import json
 from collections.abc import Callable
@@ -194,12 +195,20 @@ def test_results_in_a_row_are_one_message() -> None:
     )
 
 
+_DEEP: Any = functools.reduce(lambda inner, _: {"a": inner}, range(5000), {})
+
+
 @pytest.mark.parametrize(
     ("messages", "tools", "said"),
     [
         ([say("user", "hi")], [{"name": object}], "tools cannot be written as JSON"),
         ([say("assistant", "", tool_calls=[call({"a": {1}})])], None, "tool_calls cannot be written"),
         ([say("tool", ["parts"])], None, "content of a 'tool' message is list"),
+        ([say("user", "hi")], [_DEEP], "tools are nested too deeply"),
+        *(
+            ([say("assistant", "", tool_calls=calls)], None, "is no list of calls such as")
+            for calls in (5, "x", ["x"], [None], [{"function": "x"}], {"a": 1})
+        ),
     ],
 )
 def test_what_cannot_be_text(messages: Messages, tools: Any, said: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from models import EOS, random_model, tokenizer
@@ -41,6 +41,9 @@ def shipped() -> Pair:
         ({"choice": []}, "is not a list of texts"),
         ({"choice": [""]}, "is not a list of texts"),
         ({"choice": ["a", 3]}, "is not a list of texts"),
+        ({"choice": 5}, "5 is not a list of texts"),
+        ({"regex": "a\ud800"}, "the regex has '.ud800' at character 1, which is not Unicode"),
+        ({"lark": 'start: "\ud800"'}, "the lark has '.ud800' at character 8"),
         ({"regex": "["}, "'\\[' is not taken: .*unclosed character class"),
         ({"regex": "(?=a)a"}, "look-around"),
         ({"lark": "start: foo"}, 'unknown name: "foo"'),
@@ -64,12 +67,19 @@ def test_tools_of_another_form_are_refused(tools: Any) -> None:
         Grammar.calls(tools)
 
 
+def test_what_is_no_list_of_tools() -> None:
+    with pytest.raises(GrammarError, match="5 is not a list of tools"):
+        Grammar.calls(cast("Any", 5))
+
+
 def test_only_json_will_do_otherwise() -> None:
     with pytest.raises(GrammarError, match=r"otherwise.*'regex'"):
         Grammar.calls(
             [{"type": "function", "function": {"name": "f", "parameters": None}}],
             otherwise=Grammar.regex("a"),
         )
+    with pytest.raises(GrammarError, match="otherwise: 5 will not do"):
+        Grammar.calls([{"type": "function", "function": {"name": "f"}}], otherwise=cast("Any", 5))
 
 
 def test_a_grammar_is_a_value() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delegate_llm import Budget, DelegationPolicy, GateError, GateView, PolicyError
+from delegate_llm import Budget, DelegationPolicy, GateError, GateView, LoadError, PolicyError
 from delegate_llm.gates import boundary, entropy, window
 from delegate_llm.policy import DEFAULT_BURST, Referee
 
@@ -211,6 +211,12 @@ def test_bad_json_is_refused(text: str) -> None:
         DelegationPolicy.from_json(text)
 
 
+@pytest.mark.parametrize("path", [5, b"x", ("a",), "a\0b", "~nosuchuser/x", "x" * 5000, "nowhere", "\ud800"])
+def test_what_is_no_policys_file(path: Any) -> None:
+    with pytest.raises(LoadError, match=r"cannot read .*; give the file of a saved policy"):
+        DelegationPolicy.read(path)
+
+
 def test_gates_by_name_by_setting_and_by_field() -> None:
     wanted = (boundary(), window(3))
     for written in (
@@ -255,6 +261,7 @@ def test_policies_are_frozen_and_compare() -> None:
         {"budget": 10**5000},
         {1: 2},
         {"budget": {1: 2}},
+        {"gates": {"kind": "entropy", "above": 1, 1: 2}},
     ],
     ids=lambda fields: str(next(iter(fields))),
 )

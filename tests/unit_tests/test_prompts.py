@@ -6,7 +6,7 @@ import copy
 import string
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -136,7 +136,12 @@ def test_one_model_alone_reads_its_own() -> None:
 
 @pytest.mark.parametrize(
     ("rendered", "said"),
-    [(Rendered((), (1,)), "empty"), (Rendered((1,), (SIZE,)), "token id"), (Rendered((-1,), (1,)), "-1")],
+    [
+        (Rendered((), (1,)), "empty"),
+        (Rendered((1,), (SIZE,)), "token id"),
+        (Rendered((-1,), (1,)), "-1"),
+        (Rendered((1,), cast("Any", None)), "NoneType is no list of token ids"),
+    ],
 )
 def test_what_was_rendered_is_checked(pair: Pair, rendered: Rendered, said: str) -> None:
     with pytest.raises(PromptError, match=said):

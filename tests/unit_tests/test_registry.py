@@ -123,6 +123,14 @@ def test_errors_are_not_remembered(tmp_path: Path, folders: tuple[Path, Path]) -
     for base, said in ((tmp_path / "late", "no folder"), (42, "neither a hub id")):
         with pytest.raises(LoadError, match=said):
             shared_pair(base, folders[1])
+    for base in ("~nosuchuser/x", Path("~nosuchuser/x"), Path("x" * 5000), "/" + "x" * 5000, Path("a\0b")):
+        with pytest.raises(LoadError, match="no folder"):
+            shared_pair(base, folders[1])
+    for policy in ("~nosuchuser/x", Path("x" * 5000), "a\0b"):
+        with pytest.raises(LoadError, match="cannot read"):
+            shared_pair(*folders, policy=policy)
+    with pytest.raises(LoadError, match=r"the revision \['main'\] is not text"):
+        shared_pair(*folders, revision=["main"])
     with pytest.raises(RequestError, match="devise"):
         shared_pair(*folders, devise="cpu")
     with pytest.raises(RequestError, match="onnx"):
