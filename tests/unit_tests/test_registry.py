@@ -47,7 +47,7 @@ def test_one_pair_however_it_is_named(
         {"reasoner_template_kwargs": {"enable_thinking": True}},
         {"reasoner_template_kwargs": {"words": ["a", "b"]}},
         {"model_kwargs": {"attn_implementation": "eager"}},
-        {"check_vocabulary": 1},
+        {"check_vocabulary": False},
     ],
 )
 def test_every_option_counts(folders: tuple[Path, Path], options: dict[str, Any]) -> None:
