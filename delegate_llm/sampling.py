@@ -14,7 +14,7 @@ from torch import Tensor
 
 from delegate_llm.request import Sampling
 
-__all__ = ("COLD", "argmax", "as_int64", "draw", "gumbel_noise", "uniform", "uniforms")
+__all__ = ("COLD", "HOT", "argmax", "as_int64", "draw", "gumbel_noise", "uniform", "uniforms")
 
 # Odd constants of Weyl sequences and integer hashes, as torch's signed integers.
 _WEYL: Final = -1640531527  # 2**32 / golden ratio
@@ -23,6 +23,8 @@ _MIX2: Final = -2073254261  # 0x846CA68B
 _MASK64: Final = (1 << 64) - 1
 COLD: Final = 1e-6
 """Below this temperature no noise outweighs a difference that float32 shows: it is greedy."""
+HOT: Final = 1e37
+"""Above this temperature nothing changes, and soon a forbidden token would be drawn: -inf / inf is NaN."""
 # Nucleus candidates looked at before falling back to sorting the whole vocabulary.
 _NUCLEUS: Final = 1024
 
@@ -41,7 +43,7 @@ def draw(logits: Tensor, sampling: Sampling, seeds: list[int], positions: list[i
     """
     if sampling.temperature < COLD:
         return argmax(logits)
-    scaled = logits.float() / sampling.temperature
+    scaled = logits.float() / min(sampling.temperature, HOT)
     ids: Tensor | None = None
     if 0 < sampling.top_k < scaled.shape[-1]:
         scaled, ids = scaled.topk(sampling.top_k, dim=-1)

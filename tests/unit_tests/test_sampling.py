@@ -88,6 +88,16 @@ def test_nearly_cold_is_greedy(temperature: float) -> None:
     assert torch.equal(drawn, logits.argmax(-1))
 
 
+@pytest.mark.parametrize("temperature", [1e30, 1e37, 1e39, 1e300, 1.7e308])
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (6, 1.0), (0, 0.8), (6, 0.8)])
+def test_what_is_forbidden_is_not_drawn_however_hot(temperature: float, top_k: int, top_p: float) -> None:
+    logits = torch.randn(200, 8, generator=torch.Generator().manual_seed(1))
+    logits[:, ::2] = -torch.inf
+    drawn = draw(logits, Sampling(temperature, top_p, top_k), [3] * 200, list(range(200)))
+    assert (drawn % 2 == 1).all()
+    assert len(set(drawn.tolist())) > 2
+
+
 def test_one_noise_for_both_models() -> None:
     """Where base and reasoner agree they draw the same token: a takeover changes nothing there."""
     logits = torch.randn(300, 50, generator=torch.Generator().manual_seed(1))
