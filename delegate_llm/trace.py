@@ -5,7 +5,7 @@ Plain data with a version, JSON in and out. Everything downstream (streams, Lang
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -29,6 +29,8 @@ __all__ = (
 TraceLevel = Literal["takeovers", "full", "off"]
 """Which decisions a trace keeps: the takeovers, every position, or none. The summary is always kept."""
 
+_Count: TypeAlias = Annotated[int, Field(ge=0)]
+
 
 def _is_empty(value: tuple[object, ...]) -> bool:
     return not value
@@ -50,7 +52,7 @@ class Decision(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
-    position: int
+    position: _Count
     """0 for the first generated token."""
     token_id: int
     token: str
@@ -81,13 +83,13 @@ class Summary(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
-    tokens: int = 0
+    tokens: _Count = 0
     """Generated tokens."""
-    takeovers: int = 0
+    takeovers: _Count = 0
     """Tokens that the reasoner supplied."""
-    changed: int = 0
+    changed: _Count = 0
     """Takeovers whose token differs from the base's own."""
-    asked: int = 0
+    asked: _Count = 0
     """Positions at which the reasoner was consulted."""
     share: float = Field(default=0.0, ge=0, le=1)
     """`takeovers / tokens`."""
@@ -146,20 +148,20 @@ class Usage(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    prompt_tokens: int = 0
+    prompt_tokens: _Count = 0
     """Tokens of the base's prompt."""
-    reasoner_prompt_tokens: int = 0
+    reasoner_prompt_tokens: _Count = 0
     """Tokens of the reasoner's prompt, whether or not it was ever run."""
-    completion_tokens: int = 0
+    completion_tokens: _Count = 0
     """Generated tokens."""
-    base_forwards: int = 0
+    base_forwards: _Count = 0
     """Forward passes of the base in which this generation took part."""
-    reasoner_forwards: int = 0
-    base_tokens: int = 0
+    reasoner_forwards: _Count = 0
+    base_tokens: _Count = 0
     """Tokens the base processed: prompt, answer, dropped drafts, wrong guesses, and tokens read again."""
-    reasoner_tokens: int = 0
-    base_flops: float = 0.0
-    reasoner_flops: float = 0.0
+    reasoner_tokens: _Count = 0
+    base_flops: float = Field(default=0.0, ge=0)
+    reasoner_flops: float = Field(default=0.0, ge=0)
 
 
 class Generation(Settings):

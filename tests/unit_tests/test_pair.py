@@ -21,6 +21,7 @@ from delegate_llm import (
     PolicyError,
     PromptError,
     RequestError,
+    Trace,
 )
 
 
@@ -79,6 +80,31 @@ def test_bad_batches(pair: Pair) -> None:
         pair.generate_batch(["a"], temperature=1.0, seed=[1, 2])
     with pytest.raises(RequestError, match="tempreature"):
         pair.generate_batch(["a"], tempreature=1.0)
+
+
+# --- Records ---
+
+
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [
+        ("trace", {"summary": {"tokens": -5}}),
+        ("trace", {"summary": {"takeovers": -1}}),
+        ("usage", {"base_forwards": -1}),
+        ("usage", {"reasoner_flops": -1.0}),
+    ],
+)
+def test_no_count_is_below_nothing(pair: Pair, part: str, changes: dict[str, Any]) -> None:
+    fields = pair.generate("the", policy=POLICY, max_tokens=3).to_fields()
+    assert Generation.of_fields(fields)
+    with pytest.raises(PolicyError, match="greater than or equal to 0"):
+        Generation.of_fields({**fields, part: {**fields[part], **changes}})
+
+
+def test_no_position_is_before_the_first(pair: Pair) -> None:
+    trace = pair.generate("the", policy=POLICY, max_tokens=3, trace="full").trace.to_json()
+    with pytest.raises(PolicyError, match=r"decisions\.1\.position"):
+        Trace.from_json(trace.replace('"position":1', '"position":-1'))
 
 
 # --- Seeds ---
