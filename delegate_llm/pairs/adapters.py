@@ -15,6 +15,7 @@ from transformers.utils import find_adapter_config_file
 
 from delegate_llm.errors import LoadError, require
 from delegate_llm.pairs.checkpoints import LOADING, Checkpoint, LoadOptions, Source
+from delegate_llm.pairs.costs import Costs
 from delegate_llm.pairs.sources import POLICY_FILE, resolve
 from delegate_llm.pairs.transformers import TransformersReader
 
@@ -94,7 +95,7 @@ def adapted_readers(low: Checkpoint, folder: Path) -> tuple[TransformersReader, 
     """
     with LOADING:
         _check_free(low.model)
-        before = _probe(low.model)
+        before, own = _probe(low.model), Costs.of(low.model)
         try:
             role = _put(low, folder)
             with role(on=False):
@@ -103,10 +104,11 @@ def adapted_readers(low: Checkpoint, folder: Path) -> tuple[TransformersReader, 
             _take_out(low.model)
             raise
         _adapted.add(low.model)
-    return (
-        TransformersReader(low.model, name=low.name, lock=low.lock, role=lambda: role(on=False)),
-        TransformersReader(low.model, name=str(folder), lock=low.lock, role=lambda: role(on=True)),
-    )
+    base = TransformersReader(low.model, name=low.name, lock=low.lock, role=lambda: role(on=False))
+    base.costs = own  # what was put into its layers since costs only the reasoner
+    with role(on=True):  # whose head may be another
+        reasoner = TransformersReader(low.model, name=str(folder), lock=low.lock, role=lambda: role(on=True))
+    return base, reasoner
 
 
 def _download(source: str, revision: str | None) -> Path:

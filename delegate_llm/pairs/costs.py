@@ -8,7 +8,7 @@ left out; they are a percent or two.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from delegate_llm.pairs.seam import Meter
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = ("Costs",)
+
+
+_REPLACED: Final = ".original_module."
+"""In the names of weights for which an adapter of PEFT brings others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class Costs:
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Costs:
-        """The costs of a model, from its weights and configuration."""
+        """The costs of a model, from its weights and configuration; of one with an adapter, with that."""
         config = model.config.get_text_config(decoder=True)
         table = model.get_input_embeddings().weight
         output = model.get_output_embeddings()
@@ -40,7 +44,7 @@ class Costs:
         weights = sum(
             each.numel() * (active if ".experts." in name else 1.0)
             for name, each in model.named_parameters()
-            if each is not table and each is not head
+            if each is not table and each is not head and _REPLACED not in name
         )
         heads = _setting(config, "num_attention_heads")
         size = _setting(config, "head_dim") or (config.hidden_size // heads if heads else 0)

@@ -52,6 +52,21 @@ def test_an_adapter_is_switched_per_forward(folders: tuple[Path, Path], adapter:
     assert made.trace.summary.changed > 0
 
 
+@pytest.mark.parametrize("own", [[], ["lm_head"], ["lm_head", "embed_tokens"]])
+def test_an_adapter_costs_the_reasoner_alone(
+    folders: tuple[Path, Path], tmp_path: Path, own: list[str]
+) -> None:
+    model = random_model("llama", 1, scale=6.0)
+    head = 2.0 * model.lm_head.weight.numel()
+    config = LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=own)
+    get_peft_model(model, config).save_pretrained(tmp_path)
+    plain, pair = load_pair(*folders), load_pair(folders[0], tmp_path)
+    assert pair.base.costs == plain.base.costs
+    rank, layers, wide = 4, 2, 32
+    assert pair.reasoner.costs.body == plain.base.costs.body + 2.0 * layers * rank * (wide + wide)
+    assert pair.reasoner.costs.head == head
+
+
 def test_the_base_of_an_adapter_is_shared_with_nobody(folders: tuple[Path, Path], adapter: Path) -> None:
     plain = load_pair(*folders)
     adapted = load_pair(folders[0], adapter)
