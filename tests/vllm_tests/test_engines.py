@@ -1,5 +1,6 @@
 """Small engines under pressure, other models, and draws: lock-step's answers all the same."""
 
+import asyncio
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -89,6 +90,24 @@ def test_answers_that_are_put_off_and_begun_again(wanted):
             if sample.name == "vllm:num_preemptions_total"
         ]
         assert sum(counted) > 0
+    finally:
+        pair.close()
+
+
+def test_answers_that_are_begun_again_at_once(wanted):
+    """Emptying the cache puts off all answers, and the same step begins them anew."""
+    pair = load_pair(BASE, REASONER, backend="vllm", ahead=4, engine_args={"max_model_len": -1})
+    engine, loop = pair.engine._held["engine"], pair.engine._loop
+    try:
+        assert pair.base.context == 1024 - 2 * 4 - 1
+        with ThreadPoolExecutor(1) as pool:
+            found, emptied = pool.submit(all_at_once, pair), 0
+            while not found.done() and emptied < 3:
+                time.sleep(0.3)
+                emptying = engine.reset_prefix_cache(reset_running_requests=True)
+                emptied += asyncio.run_coroutine_threadsafe(emptying, loop).result(60)
+        assert emptied > 1
+        assert found.result() == wanted
     finally:
         pair.close()
 
