@@ -85,6 +85,13 @@ class VllmEngine:
         sampling = sampling_of(answer, synchronous=not scheduler.async_scheduling)
         return asyncio.run_coroutine_threadsafe(write(engine, answer, sampling, tell), self._loop)
 
+    @property
+    def context(self) -> int:
+        """Tokens of the longest sequence that it takes."""
+        config = self._living().vllm_config
+        both = config.model_config, config.speculative_config.draft_model_config
+        return min(int(each.max_model_len) for each in both)
+
     def close(self) -> None:
         """Stop the models and free their memory; calls that are under way end with an error."""
         self._closed()

@@ -215,7 +215,7 @@ def _room(max_tokens: int | None, prompt_tokens: int, limits: Limits) -> int:
         msg = (
             f"the prompt has {prompt_tokens} tokens, and at most {limits.tokens - 1} leave room for an "
             f"answer: the context holds {limits.context}, and drafts need some of it; shorten the prompt, "
-            "or start the server with a larger --max-model-len"
+            "or start the server with a larger --max-model-len, if both models read that far"
         )
         raise RequestError(msg)
     return room if max_tokens is None else min(max_tokens, room)

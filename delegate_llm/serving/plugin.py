@@ -165,7 +165,7 @@ def _limits(config: Any, given: Mapping[str, Any], tokenizer: Any) -> Limits:
         raise LoadError(msg)
     guided = config.structured_outputs_config.backend == "guidance"
     limits = Limits(
-        context=model.max_model_len,
+        context=min(model.max_model_len, speculative.draft_model_config.max_model_len),
         ahead=speculative.num_speculative_tokens,
         logprobs=max(0, model.max_logprobs - COLUMNS),
         eos=tuple(given.get("eos") or ()),
