@@ -149,7 +149,7 @@ def load_vllm_pair(
     engine = VllmEngine(arguments)
     length = min(engine.context, *contexts)
     models = hosted_models((low, high), (low.name, high.name), length=length, ahead=ahead)
-    return HostedPair(engine, *models, vocabulary, prompter, policy=own)
+    return HostedPair(engine, *models, vocabulary, prompter, policy=own, alternatives=engine.alternatives)
 
 
 def shared_by(

@@ -23,6 +23,7 @@ from delegate_llm.vllm_plugin.wire import (
     IDLE,
     KEY,
     SEED,
+    TEMPERATURE,
     TRACED,
     is_silent,
     policy_of,
@@ -98,13 +99,14 @@ class Admitted(NamedTuple):
     """Whether the reasoner need not read: then the prompt needs a cache of its own, see `wire.IDLE`."""
 
 
-def admit(sampling: Any, prompt_tokens: int, limits: Limits) -> Admitted:
+def admit(sampling: Any, prompt_tokens: int, limits: Limits, *, temperature: float | None = None) -> Admitted:
     """Check a request, and fit it to delegation.
 
     Args:
         sampling: vLLM's parameters; left as they are.
         prompt_tokens: Length of the prompt.
         limits: Of the engine.
+        temperature: As the client said it, if that is known; vLLM lifts low ones.
 
     Raises:
         RequestError: If it asks for what delegation cannot do.
@@ -128,6 +130,8 @@ def admit(sampling: Any, prompt_tokens: int, limits: Limits) -> Admitted:
     sampling.logprobs = COLUMNS - 1 + (wanted or 0)
     sampling.flat_logprobs = True
     sampling.extra_args = {**extra, TRACED: 1}
+    if temperature is not None and 0 < temperature < sampling.temperature:
+        sampling.extra_args[TEMPERATURE] = temperature
     if silent:
         sampling.extra_args |= {IDLE: 1, **({BRIEF: 1} if level != "full" and wanted is None else {})}
     seeds = [sampling.seed + at if sampled else None for at in range(sampling.n)]

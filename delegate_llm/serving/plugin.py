@@ -50,14 +50,14 @@ _OPEN: Final = ("/ping",)
 
 async def _chat_completions(request: ChatCompletionRequest, raw_request: Request) -> Any:
     """As vLLM's."""
-    record = Record()
+    record = Record(temperature=request.temperature)
     CURRENT.set(record)
     return _answered(await create_chat_completion(request, raw_request), record, raw_request)
 
 
 async def _completions(request: CompletionRequest, raw_request: Request) -> Any:
     """As vLLM's."""
-    record = Record()
+    record = Record(temperature=request.temperature)
     CURRENT.set(record)
     return _answered(await create_completion(request, raw_request), record, raw_request)
 

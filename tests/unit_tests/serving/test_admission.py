@@ -49,6 +49,14 @@ def test_nothing_said():
     assert admit(SamplingParams(max_tokens=None), 10, LIMITS).sampling.max_tokens == 73
 
 
+def test_a_temperature_that_vllm_lifts():
+    found = [
+        admit(SamplingParams(temperature=each), 1, LIMITS, temperature=each).sampling.extra_args
+        for each in (0.0, 0.002, 0.5)
+    ]
+    assert [each.get("delegation_temperature") for each in found] == [None, 0.002, None]
+
+
 def test_a_policy_that_never_listens():
     asks = SamplingParams(extra_args={"delegation": '{"budget": 0}'})
     found = admit(asks, 1, LIMITS)
