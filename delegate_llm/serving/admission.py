@@ -15,6 +15,7 @@ from delegate_llm._checks import integer
 from delegate_llm.errors import PolicyError, RequestError
 from delegate_llm.gates import BoundaryGate, TurnGate
 from delegate_llm.policy import DelegationPolicy
+from delegate_llm.sampling import as_int64
 from delegate_llm.serving.tags import one_spelling, to_lark
 from delegate_llm.trace import TraceLevel
 from delegate_llm.vllm_plugin.wire import (
@@ -55,6 +56,7 @@ _LEVELS: Final[Mapping[Any, tuple[bool, TraceLevel]]] = {
     "takeovers": (True, "takeovers"),
     "full": (True, "full"),
 }
+_SEEDS: Final = 1 << 64
 _SEED_BITS: Final = 53  # what JSON carries unharmed through any client
 
 
@@ -134,7 +136,9 @@ def admit(sampling: Any, prompt_tokens: int, limits: Limits, *, temperature: flo
         sampling.extra_args[TEMPERATURE] = temperature
     if silent:
         sampling.extra_args |= {IDLE: 1, **({BRIEF: 1} if level != "full" and wanted is None else {})}
-    seeds = [sampling.seed + at if sampled else None for at in range(sampling.n)]
+    seeds = [(sampling.seed + at) % _SEEDS if sampled else None for at in range(sampling.n)]
+    if not 0 <= sampling.seed <= _SEEDS - sampling.n:  # more than a message to the engine can hold
+        sampling.extra_args[SEED], sampling.seed = as_int64(sampling.seed), 0
     return Admitted(sampling, told, level, wanted, seeds, silent)
 
 

@@ -289,7 +289,9 @@ class Seats:
         ]
         self._numbers[seat.at] = torch.tensor(numbers, dtype=torch.float64).to(self.device, non_blocking=True)
         # Workers side by side have to draw the same, so a seed that nobody chose is the name's.
-        seed = extra.get(SEED, sampling.seed)
+        seed = sampling.seed
+        if SEED in extra:  # vLLM counts its own up from choice to choice
+            seed = int(extra[SEED]) + (seed or 0)
         if seed is None:
             seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
         self._seeds[seat.at] = as_int64(int(seed))
