@@ -48,6 +48,7 @@ class HostedPair(Pair):
         *,
         policy: DelegationPolicy | None = None,
         writer: Who | None = None,
+        alternatives: int = ALTERNATIVES,
     ) -> None:
         """Put a pair together from its parts.
 
@@ -59,10 +60,12 @@ class HostedPair(Pair):
             prompter: Renders prompts; both models have to read the same.
             policy: Used by calls that give none.
             writer: Who writes alone, if one of the two does.
+            alternatives: Log-probabilities that the engine tells of a token at most.
         """
         super().__init__(base, reasoner, vocabulary, prompter, policy=policy)
         self.engine = engine
         self._writer = writer
+        self._alternatives = alternatives
 
     def alone(self, who: Who) -> HostedPair:
         """One of the two writing by itself, on the same engine; see `Pair.alone`."""
@@ -76,6 +79,7 @@ class HostedPair(Pair):
             prompter,
             policy=DelegationPolicy(budget=0),
             writer=self._writer or who,
+            alternatives=self._alternatives,
         )
 
     def close(self) -> None:
@@ -113,7 +117,7 @@ class HostedPair(Pair):
         if self._writer is not None:
             msg = f"score: the {self._writer} alone has nobody to be compared with; ask the pair"
             raise RequestError(msg)
-        ids, top = self.prompter.completion_ids(completion), check_top(top, ALTERNATIVES)
+        ids, top = self.prompter.completion_ids(completion), check_top(top, self._alternatives)
         request = self._request(policy, ignore_eos=True, max_tokens=len(ids), seed=0, logprobs=top or None)
         row = self._row(prompt, request, tools)
         if row.room < len(ids):
@@ -148,6 +152,12 @@ class HostedPair(Pair):
         return None
 
     def _row(self, prompt: Prompt, request: Request, tools: Tools, *, streaming: bool = False) -> Row:
+        if request.logprobs is not None and request.logprobs > self._alternatives:
+            msg = (
+                f"logprobs: {request.logprobs} is more than the {self._alternatives} that this engine tells "
+                "of a token; more need a larger max_logprobs of vLLM"
+            )
+            raise RequestError(msg)
         rendered = self.prompter.render(prompt, tools=tools)
         row = super()._row(rendered, request, tools, streaming=streaming)
         if row.base_prompt != row.reasoner_prompt:

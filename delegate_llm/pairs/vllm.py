@@ -144,12 +144,12 @@ def load_vllm_pair(
         trust_remote_code=trust_remote_code,
         use_safetensors=use_safetensors,
     )
-    contexts = [each for each in (low.context, high.context, arguments.get("max_model_len")) if each]
-    length = min(contexts, default=None)
-    arguments.setdefault("max_model_len", length)
+    contexts = [each for each in (low.context, high.context) if each]
+    arguments.setdefault("max_model_len", min(contexts, default=None))
     engine = VllmEngine(arguments)
+    length = min(engine.context, *contexts)
     models = hosted_models((low, high), (low.name, high.name), length=length, ahead=ahead)
-    return HostedPair(engine, *models, vocabulary, prompter, policy=own)
+    return HostedPair(engine, *models, vocabulary, prompter, policy=own, alternatives=engine.alternatives)
 
 
 def shared_by(

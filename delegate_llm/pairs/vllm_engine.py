@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from typing import Any, Final
 
 from delegate_llm._loops import run
-from delegate_llm.errors import EngineError, LoadError, RequestError
+from delegate_llm.errors import DelegateError, EngineError, GrammarError, LoadError, RequestError
 from delegate_llm.gates import BoundaryGate, TurnGate
 from delegate_llm.pairs.telling import Answer
 from delegate_llm.sampling import as_int64
@@ -30,6 +30,7 @@ from delegate_llm.vllm_plugin.wire import (
     KEY,
     SALT,
     SEED,
+    TEMPERATURE,
     TRACED,
     Told,
     is_silent,
@@ -37,7 +38,7 @@ from delegate_llm.vllm_plugin.wire import (
     told,
 )
 
-__all__ = ("VllmEngine", "environment", "sampling_of", "write")
+__all__ = ("VllmEngine", "alternatives_of", "environment", "sampling_of", "write")
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,18 @@ class VllmEngine:
         sampling = sampling_of(answer, synchronous=not scheduler.async_scheduling)
         return asyncio.run_coroutine_threadsafe(write(engine, answer, sampling, tell), self._loop)
 
+    @property
+    def context(self) -> int:
+        """Tokens of the longest sequence that it takes."""
+        config = self._living().vllm_config
+        both = config.model_config, config.speculative_config.draft_model_config
+        return min(int(each.max_model_len) for each in both)
+
+    @property
+    def alternatives(self) -> int:
+        """Most log-probabilities that a token may come with."""
+        return alternatives_of(self._living().vllm_config.model_config)
+
     def close(self) -> None:
         """Stop the models and free their memory; calls that are under way end with an error."""
         self._closed()
@@ -104,6 +117,12 @@ class VllmEngine:
             started = asyncio.run_coroutine_threadsafe(_start(self._arguments), self._loop).result()
             self._held["engine"] = started
             return started
+
+
+def alternatives_of(model: Any) -> int:
+    """Log-probabilities that a token may come with at most, by vLLM's settings of a model."""
+    most: int = model.max_logprobs
+    return max(0, (model.get_vocab_size() if most < 0 else most) - COLUMNS)
 
 
 def sampling_of(answer: Answer, *, synchronous: bool) -> Any:
@@ -138,7 +157,7 @@ def sampling_of(answer: Answer, *, synchronous: bool) -> Any:
         extra[FORCED] = answer.forced
     elif is_silent(answer.policy):
         extra |= {IDLE: 1, **({BRIEF: 1} if answer.brief else {})}
-    return SamplingParams(
+    sampling = SamplingParams(
         temperature=request.sampling.temperature,
         top_p=request.sampling.top_p,
         top_k=min(request.sampling.top_k, _MOST_TOP) or -1,
@@ -154,6 +173,9 @@ def sampling_of(answer: Answer, *, synchronous: bool) -> Any:
         else StructuredOutputsParams(grammar=answer.grammar),
         extra_args=extra,
     )
+    if sampling.temperature != request.sampling.temperature:  # vLLM lifts low ones, here and in its process
+        extra[TEMPERATURE] = request.sampling.temperature
+    return sampling
 
 
 async def _start(arguments: Mapping[str, Any]) -> Any:
@@ -190,10 +212,12 @@ async def write(
         next_: What becomes of an engine that died.
 
     Raises:
-        EngineError: If the engine dies.
+        EngineError: If the engine dies, is too busy, or breaks the answer off.
         RequestError: If vLLM does not take the request.
+        GrammarError: If its grammar cannot be followed any further.
         NumericsError: If a model returns NaN.
     """
+    from vllm.exceptions import VLLMClientError, VLLMError
     from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
     name = f"delegate-llm-{next(_names)}"
@@ -204,17 +228,34 @@ async def write(
     try:
         async with contextlib.aclosing(stream) as outputs:
             async for output in outputs:
-                if not tell(_told(output.outputs[0])):
+                said = output.outputs[0]
+                if not tell(_told(said)):
                     break
+                _check_end(said.finish_reason, answer)
+    except DelegateError:
+        raise
     except EngineGenerateError as error:
         msg = f"the vLLM engine failed while it wrote this answer: {error.__cause__ or error}"
         raise EngineError(msg) from error
     except EngineDeadError as error:
         msg = f"the vLLM engine has died while it wrote this answer; {next_}"
         raise EngineError(msg) from error
-    except ValueError as error:
+    except (ValueError, VLLMClientError) as error:
         msg = f"vLLM does not take this request: {error}"
         raise RequestError(msg) from error
+    except VLLMError as error:
+        msg = f"vLLM did not write this answer: {error}"
+        raise EngineError(msg) from error
+
+
+def _check_end(reason: str | None, answer: Answer) -> None:
+    """Make sure that an answer which goes on for us was not given up by vLLM."""
+    if reason == "error" and answer.grammar is not None:
+        msg = "grammar: vLLM cannot follow it any further; simplify the schema or grammar"
+        raise GrammarError(msg)
+    if reason in {"error", "abort"}:
+        msg = f"vLLM broke this answer off; it says why in its log: {reason}"
+        raise EngineError(msg)
 
 
 def _told(output: Any) -> list[Told]:

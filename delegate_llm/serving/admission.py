@@ -15,6 +15,7 @@ from delegate_llm._checks import integer
 from delegate_llm.errors import PolicyError, RequestError
 from delegate_llm.gates import BoundaryGate, TurnGate
 from delegate_llm.policy import DelegationPolicy
+from delegate_llm.sampling import as_int64
 from delegate_llm.serving.tags import one_spelling, to_lark
 from delegate_llm.trace import TraceLevel
 from delegate_llm.vllm_plugin.wire import (
@@ -23,6 +24,7 @@ from delegate_llm.vllm_plugin.wire import (
     IDLE,
     KEY,
     SEED,
+    TEMPERATURE,
     TRACED,
     is_silent,
     policy_of,
@@ -54,6 +56,7 @@ _LEVELS: Final[Mapping[Any, tuple[bool, TraceLevel]]] = {
     "takeovers": (True, "takeovers"),
     "full": (True, "full"),
 }
+_SEEDS: Final = 1 << 64
 _SEED_BITS: Final = 53  # what JSON carries unharmed through any client
 
 
@@ -98,13 +101,14 @@ class Admitted(NamedTuple):
     """Whether the reasoner need not read: then the prompt needs a cache of its own, see `wire.IDLE`."""
 
 
-def admit(sampling: Any, prompt_tokens: int, limits: Limits) -> Admitted:
+def admit(sampling: Any, prompt_tokens: int, limits: Limits, *, temperature: float | None = None) -> Admitted:
     """Check a request, and fit it to delegation.
 
     Args:
         sampling: vLLM's parameters; left as they are.
         prompt_tokens: Length of the prompt.
         limits: Of the engine.
+        temperature: As the client said it, if that is known; vLLM lifts low ones.
 
     Raises:
         RequestError: If it asks for what delegation cannot do.
@@ -128,9 +132,13 @@ def admit(sampling: Any, prompt_tokens: int, limits: Limits) -> Admitted:
     sampling.logprobs = COLUMNS - 1 + (wanted or 0)
     sampling.flat_logprobs = True
     sampling.extra_args = {**extra, TRACED: 1}
+    if temperature is not None and 0 < temperature < sampling.temperature:
+        sampling.extra_args[TEMPERATURE] = temperature
     if silent:
         sampling.extra_args |= {IDLE: 1, **({BRIEF: 1} if level != "full" and wanted is None else {})}
-    seeds = [sampling.seed + at if sampled else None for at in range(sampling.n)]
+    seeds = [(sampling.seed + at) % _SEEDS if sampled else None for at in range(sampling.n)]
+    if not 0 <= sampling.seed <= _SEEDS - sampling.n:  # more than a message to the engine can hold
+        sampling.extra_args[SEED], sampling.seed = as_int64(sampling.seed), 0
     return Admitted(sampling, told, level, wanted, seeds, silent)
 
 
@@ -215,7 +223,7 @@ def _room(max_tokens: int | None, prompt_tokens: int, limits: Limits) -> int:
         msg = (
             f"the prompt has {prompt_tokens} tokens, and at most {limits.tokens - 1} leave room for an "
             f"answer: the context holds {limits.context}, and drafts need some of it; shorten the prompt, "
-            "or start the server with a larger --max-model-len"
+            "or start the server with a larger --max-model-len, if both models read that far"
         )
         raise RequestError(msg)
     return room if max_tokens is None else min(max_tokens, room)

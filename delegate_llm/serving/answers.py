@@ -106,6 +106,8 @@ class Record:
 
     told: bool = False
     """Whether the client wants to read of it in the answer."""
+    temperature: float | None = None
+    """As the client says it."""
     logs: list[Log] = field(default_factory=list)
     """By index of the choice."""
 

@@ -70,12 +70,12 @@ class DelegatingEngine:
         Raises:
             VLLMValidationError: If the request is refused.
         """
+        record = CURRENT.get() or Record()
         try:
             length = extract_prompt_len(self._engine.model_config, prompt)
-            admitted = admit(sampling_params, length, self._limits)
+            admitted = admit(sampling_params, length, self._limits, temperature=record.temperature)
         except (RequestError, PolicyError) as error:
             raise VLLMValidationError(str(error)) from error
-        record = CURRENT.get() or Record()
         record.told = admitted.told
         logs = [Log(admitted.level, self._piece, seed=seed) for seed in admitted.seeds]
         record.logs += logs  # a completion of many prompts counts its choices on

@@ -154,6 +154,9 @@ def server_arguments(
         if options.has(each):
             msg = f"--{each} cannot be chosen here: delegation needs its own; leave it out"
             raise RequestError(msg)
+    if options.has("enable-prompt-embeds"):
+        msg = "--enable-prompt-embeds: delegation does not support prompts given as embeddings; leave it out"
+        raise RequestError(msg)
     speculative = options.pop_json("speculative-config", "sc")
     low, high, shared = _outlines(base, reasoner, speculative.get("revision"), options)
     chosen = policy_of(policy, high.folder) or DelegationPolicy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
@@ -21,12 +22,14 @@ from delegate_llm.pairs.prompts import Rendered
 from delegate_llm.pairs.remote import PAIR, RENDER, SCORE, TOKENS
 from delegate_llm.pairs.telling import Telling
 from delegate_llm.pairs.vllm import Outline, hosted_models, shared_by
-from delegate_llm.pairs.vllm_engine import sampling_of, write
+from delegate_llm.pairs.vllm_engine import alternatives_of, sampling_of, write
 from delegate_llm.policy import DelegationPolicy
 from delegate_llm.serving.engine import count
 from delegate_llm.vllm_plugin.wire import Told
 
 __all__ = ("PairServer", "pair_routes")
+
+logger = logging.getLogger(__name__)
 
 _SETTINGS: Final = (
     *("max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "trace", "ignore_eos", "logprobs"),
@@ -69,7 +72,9 @@ class PairServer:
         models = hosted_models(both, names, length=length, ahead=speculative.num_speculative_tokens)
         self._engine = engine
         self._synchronous = not config.scheduler_config.async_scheduling
-        self.pair = HostedPair(_Elsewhere(), *models, vocabulary, prompter, policy=policy)
+        self.pair = HostedPair(
+            _Elsewhere(), *models, vocabulary, prompter, policy=policy, alternatives=alternatives_of(model)
+        )
 
     def about(self) -> dict[str, Any]:
         """What the pair is."""
@@ -228,6 +233,10 @@ async def _events(
         yield f'data: {{"generation": {telling.finished().to_json()}}}\n\n'
     except DelegateError as error:
         yield _event("error", _told(error))
+    except Exception as error:  # whatever it is, its client has to know that no more will come
+        logger.exception("an answer failed")
+        told_as = EngineError(f"the server failed while it wrote this answer: {error}")
+        yield _event("error", _told(told_as))
     finally:
         over = True
         writing.cancel()

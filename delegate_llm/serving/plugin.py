@@ -50,14 +50,14 @@ _OPEN: Final = ("/ping",)
 
 async def _chat_completions(request: ChatCompletionRequest, raw_request: Request) -> Any:
     """As vLLM's."""
-    record = Record()
+    record = Record(temperature=request.temperature)
     CURRENT.set(record)
     return _answered(await create_chat_completion(request, raw_request), record, raw_request)
 
 
 async def _completions(request: CompletionRequest, raw_request: Request) -> Any:
     """As vLLM's."""
-    record = Record()
+    record = Record(temperature=request.temperature)
     CURRENT.set(record)
     return _answered(await create_completion(request, raw_request), record, raw_request)
 
@@ -165,7 +165,7 @@ def _limits(config: Any, given: Mapping[str, Any], tokenizer: Any) -> Limits:
         raise LoadError(msg)
     guided = config.structured_outputs_config.backend == "guidance"
     limits = Limits(
-        context=model.max_model_len,
+        context=min(model.max_model_len, speculative.draft_model_config.max_model_len),
         ahead=speculative.num_speculative_tokens,
         logprobs=max(0, model.max_logprobs - COLUMNS),
         eos=tuple(given.get("eos") or ()),

@@ -129,8 +129,8 @@ def judge(rules: Rules, standings: Standings, block: Block) -> tuple[Verdicts, S
         The decisions, and the standings behind the last of each row. No tensor given is changed.
     """
     level, spent, asked, position, seen, scores = standings
-    scores = scores.clone()
-    base_only, spiky = rules.base_only > 0, rules.spike > 0
+    base_only = rules.base_only > 0
+    recent = _Recent(rules, standings, block.score.shape[1]) if scores.shape[1] else None
     # What hangs on one position alone is worked out for all at once: each operation is a launch.
     may_open = block.exists & (block.entropy > rules.above.unsqueeze(1))
     alive = torch.ones_like(base_only)
@@ -139,7 +139,8 @@ def judge(rules: Rules, standings: Standings, block: Block) -> tuple[Verdicts, S
     columns = zip(*(each.unbind(1) for each in tables), strict=True)
     for at, (exists, may, score, ours, theirs, drafted) in enumerate(columns):
         alive = alive & exists
-        over, bar = outlook(rules, Standings(level, spent, asked, position, seen, scores))
+        over = _is_over(rules, position, spent, asked, level)
+        bar = rules.threshold if recent is None else _bar(rules, recent.mean())
         opens = alive & may & ~over
         if block.limit is not None:
             opens = opens & (spent < block.limit[:, at])
@@ -149,17 +150,15 @@ def judge(rules: Rules, standings: Standings, block: Block) -> tuple[Verdicts, S
         if block.forced is not None:
             token = torch.where(block.forced[:, at] >= 0, block.forced[:, at], token)
         decided.append((torch.where(alive, token, NOTHING), asks, takeover, opens))
-        if scores.shape[1]:
-            enters = opens & spiky
-            place = (seen % scores.shape[1]).long().unsqueeze(1)
-            fresh = torch.where(enters.unsqueeze(1), score.unsqueeze(1), scores.gather(1, place))
-            scores.scatter_(1, place, fresh)
-            seen = seen + enters
+        if recent is not None:
+            recent.add(at, score, opens & (rules.spike > 0))
         one = takeover.to(_FLOAT)
         level = torch.where(alive, torch.minimum(rules.capacity, level - one + rules.rate), level)
         spent, asked, position = spent + one, asked + asks, position + alive
         alive = alive & (token == drafted)
     verdicts = Verdicts(*(torch.stack(each, 1) for each in zip(*decided, strict=True)))
+    if recent is not None:
+        seen, scores = recent.seen, recent.scores()
     return verdicts, Standings(level, spent, asked, position, seen, scores)
 
 
@@ -169,23 +168,74 @@ def outlook(rules: Rules, standings: Standings) -> tuple[Tensor, Tensor]:
     Returns:
         Whether the reasoner is out for good `[B]`, and what a score has to exceed `[B]`.
     """
-    over = (
-        (standings.position >= rules.last)
-        | (standings.spent >= rules.limit)
-        | (standings.asked >= rules.asks)
-        | (standings.level < rules.least)
-    )
-    bar = rules.threshold
-    if standings.scores.shape[1]:
-        spike = rules.spike * _recent(standings.scores, standings.seen, rules.window)
-        bar = torch.where(rules.spike > 0, torch.maximum(bar, spike), bar)
-    return over, bar
+    over = _is_over(rules, standings.position, standings.spent, standings.asked, standings.level)
+    if not standings.scores.shape[1]:
+        return over, rules.threshold
+    return over, _bar(rules, _Recent(rules, standings, 1).mean())
 
 
-def _recent(scores: Tensor, seen: Tensor, window: Tensor) -> Tensor:
-    """The mean of the last `window` scores, over those there are; `-inf` where there are none."""
-    width = scores.shape[1]
-    age = torch.remainder(seen.unsqueeze(1) - 1 - torch.arange(width, device=scores.device), width)
-    count = torch.minimum(seen, window)
-    total = torch.where(age < count.unsqueeze(1), scores, 0.0).sum(1)
-    return torch.where(count > 0, total / count.clamp_min(1), -math.inf)
+def _is_over(rules: Rules, position: Tensor, spent: Tensor, asked: Tensor, level: Tensor) -> Tensor:
+    return (position >= rules.last) | (spent >= rules.limit) | (asked >= rules.asks) | (level < rules.least)
+
+
+def _bar(rules: Rules, mean: Tensor) -> Tensor:
+    return torch.where(rules.spike > 0, torch.maximum(rules.threshold, rules.spike * mean), rules.threshold)
+
+
+class _Recent:
+    """The means of the last scores, position by position of a block.
+
+    A window can be as long as an answer, and a block is short: what was in the window before it is added up
+    once, for each number of scores that the block may put in their place. Nothing is ever subtracted, so
+    that no sum is less exact than the scores added in a row, and infinite ones may leave.
+    """
+
+    def __init__(self, rules: Rules, standings: Standings, width: int) -> None:
+        """Add up what stands.
+
+        Args:
+            rules: One policy an answer.
+            standings: Before the block.
+            width: Positions of the block, `P`.
+        """
+        self._before, self._ring, self._window = standings.seen, standings.scores, rules.window
+        self.seen = standings.seen
+        """Scores that ever entered the window, with those of the block so far."""
+        size, device = self._ring.shape[1], self._ring.device
+        newest = torch.remainder(self._before - 1, size).unsqueeze(1)
+        age = newest - torch.arange(size, device=device)
+        # Those that stay in the window whatever the block brings.
+        staying = torch.minimum(self._before, rules.window - (width - 1)).unsqueeze(1)
+        stays = ((age >= 0) & (age < staying)) | (age < staying - size)
+        sums = torch.where(stays, self._ring, 0.0).sum(1, keepdim=True)
+        # Those that leave it one by one: the latest to leave is the newest.
+        leaving = rules.window.unsqueeze(1) - torch.arange(width - 1, 0, -1, device=device)
+        places = torch.remainder(newest - leaving, size).long()
+        there = (leaving >= 0) & (leaving < self._before.unsqueeze(1))
+        left = torch.where(there, self._ring.gather(1, places), 0.0)
+        self._old = torch.cat((sums, left), 1).cumsum(1).flip(1)
+        self._new = torch.zeros(len(self._ring), width, dtype=_FLOAT, device=device)
+        self._ranks = torch.full_like(self._new, -1.0)
+
+    def mean(self) -> Tensor:
+        """Of the last `window` scores, over those there are; `-inf` where there are none."""
+        count = torch.minimum(self.seen, self._window)
+        entered = (self.seen - self._before).unsqueeze(1)
+        old = self._old.gather(1, entered.long().clamp_max(self._old.shape[1] - 1)).squeeze(1)
+        new = torch.where(self._ranks >= entered - self._window.unsqueeze(1), self._new, 0.0).sum(1)
+        return torch.where(count > 0, (old + new) / count.clamp_min(1), -math.inf)
+
+    def add(self, at: int, score: Tensor, enters: Tensor) -> None:
+        """Let the scores of a position enter, of some answers."""
+        self._new[:, at] = torch.where(enters, score, 0.0)
+        self._ranks[:, at] = torch.where(enters, self.seen - self._before, -1.0)
+        self.seen = self.seen + enters
+
+    def scores(self) -> Tensor:
+        """The ring behind the block; the one before it is not changed."""
+        size = self._ring.shape[1]
+        last = (self.seen - self._before - size).unsqueeze(1)
+        kept = (self._ranks >= 0) & (self._ranks >= last)
+        places = torch.remainder(self._before.unsqueeze(1) + self._ranks, size)
+        places = torch.where(kept, places, size).long()  # what is not kept goes behind the end
+        return torch.nn.functional.pad(self._ring, (0, 1)).scatter_(1, places, self._new)[:, :-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -50,6 +51,11 @@ class Draft:
     """`[R]`: whether the last position may be used."""
     rows: dict[str, int]
     """By request; without those that were still reading their prompt."""
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Hold nothing for these requests any longer."""
+        for name in names:
+            self.rows.pop(name, None)
 
     def places(self, held: Ints, layout: Layout) -> Ints:
         """Where each of this step's `N` rows lies among `R * (K + 1)` positions.

@@ -46,11 +46,13 @@ class DelegatingRunner:
         self._can_idle = (
             self.parallel_config.pipeline_parallel_size == 1  # type: ignore[attr-defined]
             and not self.supports_mm_inputs  # type: ignore[attr-defined]
-            and not self.enable_prompt_embeds  # type: ignore[attr-defined]
         )
 
     def _update_states(self, scheduler_output: Any) -> Any:
         self.seats.leave(scheduler_output.finished_req_ids)
+        if self._draft is not None:
+            # Preempted and begun again within a step: the base has to read them anew, whatever it drafted.
+            self._draft.forget(scheduler_output.scheduled_cached_reqs.resumed_req_ids)
         return super()._update_states(scheduler_output)  # type: ignore[misc]
 
     def _model_forward(self, input_ids: Any = None, *args: Any, **kwargs: Any) -> Any:

@@ -22,7 +22,7 @@ from delegate_llm.policy import DelegationPolicy
 from delegate_llm.sampling import COLD, argmax, as_int64, gumbel_noise
 from delegate_llm.text import AnswerText
 from delegate_llm.vllm_plugin.acceptance import Rules, Standings
-from delegate_llm.vllm_plugin.wire import BRIEF, FORCED, IDLE, SEED, TRACED, is_silent, policy_of
+from delegate_llm.vllm_plugin.wire import BRIEF, FORCED, IDLE, SEED, TEMPERATURE, TRACED, is_silent, policy_of
 
 __all__ = ("Drawing", "Seat", "Seats")
 
@@ -254,6 +254,7 @@ class Seats:
             logger.exception("the policy of request %s cannot be read: it gets the default one", name)
             policy = self.policy
         traced = bool(extra.get(TRACED))
+        temperature = extra.get(TEMPERATURE, sampling.temperature)
         # No answer has more scores than tokens.
         window = min(policy.spike_window, sampling.max_tokens) if policy.spike else 0
         rules = Rules.row(policy)
@@ -263,7 +264,7 @@ class Seats:
         seat = Seat(
             at=self._free.pop() if self._free else self._grow(),
             policy=policy,
-            sampled=sampling.temperature >= COLD,
+            sampled=temperature >= COLD,
             narrowed=sampling.top_p < 1 or sampling.top_k > 0,
             traced=traced,
             idle=idle,
@@ -284,11 +285,13 @@ class Seats:
         numbers = [
             *rules,
             *(rules[Rules._fields.index("capacity")], 0, 0, 0, 0),
-            *(sampling.temperature, max(sampling.top_k, 0), sampling.top_p),
+            *(temperature, max(sampling.top_k, 0), sampling.top_p),
         ]
         self._numbers[seat.at] = torch.tensor(numbers, dtype=torch.float64).to(self.device, non_blocking=True)
         # Workers side by side have to draw the same, so a seed that nobody chose is the name's.
-        seed = extra.get(SEED, sampling.seed)
+        seed = sampling.seed
+        if SEED in extra:  # vLLM counts its own up from choice to choice
+            seed = int(extra[SEED]) + (seed or 0)
         if seed is None:
             seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
         self._seeds[seat.at] = as_int64(int(seed))

@@ -29,6 +29,7 @@ __all__ = (
     "STEP",
     "STRIDE",
     "TAKEOVER",
+    "TEMPERATURE",
     "TRACED",
     "Told",
     "is_silent",
@@ -42,6 +43,8 @@ KEY: Final = "delegation"
 """Of the policy in a request's extra arguments."""
 SEED: Final = "delegation_seed"
 """Of the seed that names a sampled text, any integer."""
+TEMPERATURE: Final = "delegation_temperature"
+"""Of the temperature, where vLLM has put a higher one in its place."""
 TRACED: Final = "delegation_trace"
 """Whether what is decided comes back with every token, in `COLUMNS` columns."""
 FORCED: Final = "delegation_forced"

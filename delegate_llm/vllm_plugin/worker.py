@@ -33,8 +33,8 @@ class DelegatingWorker(_Worker):  # type: ignore[misc]
         """Make the model runner, and take it over.
 
         Raises:
-            LoadError: If this vLLM is not one that was tested, no base is to draft, or copies of a mixture of
-                experts are to run side by side.
+            LoadError: If this vLLM is not one that was tested, no base is to draft, copies of a mixture of
+                experts are to run side by side, or prompts may be embeddings.
         """
         check_version()
         super().init_device()
@@ -49,6 +49,9 @@ class DelegatingWorker(_Worker):  # type: ignore[misc]
                 "copies of a mixture of experts take every forward together, and delegation's differ from "
                 "copy to copy: start a server for each in place of data parallel, behind one balancer"
             )
+            raise LoadError(msg)
+        if getattr(runner, "enable_prompt_embeds", False):
+            msg = "delegation does not support prompts given as embeddings; leave enable_prompt_embeds out"
             raise LoadError(msg)
         if type(drafter).__name__ != "DraftModelProposer":
             msg = (

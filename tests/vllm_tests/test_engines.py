@@ -1,5 +1,6 @@
 """Small engines under pressure, other models, and draws: lock-step's answers all the same."""
 
+import asyncio
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -166,6 +167,25 @@ def test_random_models_and_long_answers(random_pairs):
         assert list(map(essence, found)) == list(
             map(essence, local.generate_batch(prompts, seed=list(range(12)), **more))
         )
+
+
+def test_answers_that_are_begun_again_at_once(random_pairs):
+    """Emptying the cache puts off all answers, and the same step begins them anew."""
+    hosted, local = random_pairs
+    engine, loop = hosted.engine._held["engine"], hosted.engine._loop
+    more = {"policy": {"threshold": 0.5}, "max_tokens": 80, "trace": "full", "ignore_eos": True}
+    prompts = [[at * 3, at * 5 % 40, *([7, 8, 9, at] * 8)] for at in range(12)]
+    wanted = [essence(local.generate(each, schedule="lockstep", **more)) for each in prompts]
+    emptied = 0
+    for _ in range(3):
+        with ThreadPoolExecutor(1) as pool:
+            found = pool.submit(hosted.generate_batch, prompts, **more)
+            while not found.done():
+                time.sleep(0.1)
+                emptying = engine.reset_prefix_cache(reset_running_requests=True)
+                emptied += asyncio.run_coroutine_threadsafe(emptying, loop).result(60)
+        assert list(map(essence, found.result())) == wanted
+    assert emptied > 3
 
 
 def _logits(pair, sequences):

@@ -1,14 +1,17 @@
 """What vLLM writes is what lock-step writes, to the last decision."""
 
+import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 from delegate_llm import Generation, load_pair
 from delegate_llm.errors import (
     EngineError,
+    GrammarError,
     LoadError,
     PolicyError,
     PromptError,
@@ -17,6 +20,10 @@ from delegate_llm.errors import (
 from delegate_llm.tiny.problems import messages, problems
 
 pytest.importorskip("vllm", reason="vLLM is not installed in this environment; `make test-vllm` makes one")
+
+from vllm import exceptions
+
+from delegate_llm.pairs.vllm_engine import write
 
 BASE, REASONER = "delegate-llm/tiny-base", "delegate-llm/tiny-reasoner"
 CHATS = [messages(each) for each in problems(32, seed=3, split="test")]
@@ -297,6 +304,7 @@ def test_a_caller_who_has_had_enough(hosted):
         ({"policy": {"gates": [lambda view: True]}}, PolicyError, "callable"),
         ({"policy": {"threshold": -1}}, PolicyError, "threshold"),
         ({"max_tokens": 0}, RequestError, "max_tokens"),
+        ({"logprobs": 21}, RequestError, "logprobs: 21 is more than the 20"),
         ({"temperature": float("nan")}, RequestError, "temperature"),
         ({"temperature": 3.0}, RequestError, "temperature: 3.0 is more than vLLM takes"),
         ({"policy": {"budget": 10**400}}, PolicyError, "limit"),
@@ -307,6 +315,55 @@ def test_bad_settings(hosted, settings, error, said):
     with pytest.raises(error, match=said):
         hosted.generate(CHATS[0], **settings)
     assert hosted.generate(CHATS[0], max_tokens=3).token_ids
+
+
+ENDLESS = {
+    "$ref": "#/$defs/a",
+    "$defs": {"a": {"type": "array", "items": {"$ref": "#/$defs/a"}, "minItems": 1}},
+}
+
+
+def test_a_grammar_that_gives_up_cuts_no_answer_off(hosted):
+    for writing in (hosted.generate, lambda *chat, **how: list(hosted.stream(*chat, **how))):
+        with pytest.raises(GrammarError, match="simplify"):
+            writing(CHATS[0], grammar={"json": ENDLESS}, max_tokens=300)
+
+
+@pytest.mark.parametrize("temperature", [0.009, 0.0003, 2e-6])
+def test_a_seed_names_the_same_text_at_low_temperatures(hosted, reference, temperature):
+    how = {"temperature": temperature, "max_tokens": 40, "ignore_eos": True, "policy": {"budget": 0}}
+    prompts = [[each, 5, 7] for each in range(8)]
+    found, wanted = (
+        [pair.generate(each, seed=at, **how).text for at, each in enumerate(prompts)]
+        for pair in (hosted, reference)
+    )
+    assert found == wanted
+
+
+class Refusing:
+    """An engine that takes nothing."""
+
+    def __init__(self, error):
+        self.error = error
+
+    async def generate(self, *_):
+        raise self.error
+        yield
+
+
+@pytest.mark.parametrize(
+    ("error", "ours"),
+    [
+        (exceptions.VLLMValidationError("no"), RequestError),
+        (exceptions.QueueOverflowError(), EngineError),
+        (exceptions.GenerationError("no"), EngineError),
+        (ValueError("no"), RequestError),
+    ],
+)
+def test_what_vllm_raises_is_raised_as_ours(error, ours):
+    sampling = SimpleNamespace(extra_args={})
+    with pytest.raises(ours, match="vLLM"):
+        asyncio.run(write(Refusing(error), SimpleNamespace(prompt=[1]), sampling, lambda _: True))
 
 
 def test_a_prompt_that_is_too_long(hosted):

@@ -183,6 +183,7 @@ def test_two_hundred_at_sixteen_at_a_time(remote, reference):
         ({"policy": {"threshold": -1}}, PolicyError, "threshold"),
         ({"policy": {"gates": [lambda view: True]}}, PolicyError, "callable"),
         ({"max_tokens": 0}, RequestError, "max_tokens"),
+        ({"logprobs": 21}, RequestError, "logprobs: 21 is more than the 20"),
         ({"nonsense": 0}, RequestError, "nonsense"),
         ({"grammar": {"json": {"type": "no such type"}}}, GrammarError, "grammar"),
     ],

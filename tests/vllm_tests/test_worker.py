@@ -43,6 +43,13 @@ def test_the_second_model_runner_is_refused(worker):
         worker.init_device()
 
 
+def test_prompts_given_as_embeddings_are_refused(worker, monkeypatch):
+    made = SimpleNamespace(drafter=object.__new__(DraftModelProposer), enable_prompt_embeds=True)
+    monkeypatch.setattr(module._Worker, "init_device", lambda self: setattr(self, "model_runner", made))
+    with pytest.raises(LoadError, match="enable_prompt_embeds"):
+        worker.init_device()
+
+
 @pytest.mark.parametrize("other", [None, object()])
 def test_a_worker_without_a_draft_model_says_what_it_needs(worker, monkeypatch, other):
     monkeypatch.setattr(

@@ -1,16 +1,21 @@
 """What passes the door, and in which form the worker gets it."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 pytest.importorskip("vllm", reason="vLLM is not installed in this environment; `make test-vllm` makes one")
 
+from msgspec.msgpack import decode, encode
 from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 
 from delegate_llm import DelegationPolicy
 from delegate_llm.errors import PolicyError, RequestError
+from delegate_llm.sampling import as_int64
 from delegate_llm.serving.admission import Limits, admit
+from delegate_llm.vllm_plugin.seats import Drawing, Seats
 from delegate_llm.vllm_plugin.wire import COLUMNS, policy_of
 
 LIMITS = Limits(
@@ -49,6 +54,14 @@ def test_nothing_said():
     assert admit(SamplingParams(max_tokens=None), 10, LIMITS).sampling.max_tokens == 73
 
 
+def test_a_temperature_that_vllm_lifts():
+    found = [
+        admit(SamplingParams(temperature=each), 1, LIMITS, temperature=each).sampling.extra_args
+        for each in (0.0, 0.002, 0.5)
+    ]
+    assert [each.get("delegation_temperature") for each in found] == [None, 0.002, None]
+
+
 def test_a_policy_that_never_listens():
     asks = SamplingParams(extra_args={"delegation": '{"budget": 0}'})
     found = admit(asks, 1, LIMITS)
@@ -60,6 +73,20 @@ def test_a_policy_that_never_listens():
 def test_arguments_that_are_not_for_clients(name):
     with pytest.raises(RequestError, match="no such argument"):
         admit(SamplingParams(extra_args={name: 1}), 1, LIMITS)
+
+
+@pytest.mark.parametrize("seed", [2**64 - 1, 2**64 - 2, 2**64 - 3, -1, -3, -(2**63)])
+def test_seeds_at_the_ends_of_what_a_message_holds(seed):
+    found = admit(SamplingParams(n=3, extra_args={"delegation_seed": seed}), 1, LIMITS)
+    assert found.seeds == [(seed + at) % 2**64 for at in range(3)]
+    seats = Seats(torch.device("cpu"), DelegationPolicy(), Drawing(), lambda: str)
+    choices = {}
+    for at in range(3):  # as vLLM makes them, on their way through a message
+        choice = found.sampling.clone()
+        choice.seed += at
+        choices[str(at)] = SimpleNamespace(sampling_params=decode(encode(choice), type=SamplingParams))
+    seats.arrange(list(choices), choices)
+    assert seats.seeds.tolist() == [as_int64(each) for each in found.seeds]
 
 
 def test_seeds_of_choices():

@@ -86,6 +86,8 @@ def test_a_policy_that_reads_the_text(tmp_path):
         (["--worker_cls=x.Y"], "worker-cls"),
         (["--model", "x"], "model"),
         (["--headless"], "headless"),
+        (["--enable-prompt-embeds"], "embeddings"),
+        (["--enable_prompt_embeds"], "embeddings"),
         (["--additional-config", "[]"], "additional-config"),
         (["--additional-config", "{"], "additional-config"),
         (["--additional-config"], "needs a value"),

@@ -1,6 +1,7 @@
 """What the batch decides is what `Referee` decides, position by position."""
 
 import math
+import random
 
 import pytest
 import torch
@@ -145,3 +146,25 @@ def test_an_answer_that_is_not_at_a_word_yet_stands_as_it_stood():
     assert decided[1] == [[(1, True, True, True)]]
     assert standings.level.tolist() == [2.0, 1.5]
     assert standings.position.tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("window", [1, 3, 8, 9, 10, 40, 200])
+def test_windows_narrower_and_wider_than_a_block(window):
+    """The scores of long answers, infinite ones among them, that enter and leave windows of any width."""
+    draws = random.Random(window)
+    policies = [
+        DelegationPolicy(threshold=0.5, spike=1.1, spike_window=each)
+        for each in (window, 200, 1 + window // 2)
+    ]
+    scores = [draws.choice([draws.random(), draws.random() * 1e3, math.inf]) for _ in range(7)]
+    blocks = [
+        [[(0, 0, 1, draws.choice([draws.random(), *scores]), 1.0) for _ in range(9)] for _ in range(60)]
+        for _ in policies
+    ]
+    decided, standings = in_tensors(policies, blocks)
+    for row, policy in enumerate(policies):
+        told, _, kept = refereed(policy, blocks[row])
+        assert decided[row] == told
+        seen, width = int(standings.seen[row]), standings.scores.shape[1]
+        places = [at % width for at in range(max(0, seen - len(kept)), seen)]
+        assert standings.scores[row, places].tolist() == list(kept)
