@@ -333,11 +333,18 @@ def test_who_leaves_stops_the_engine(server, remote, reference):
     assert 4 < written < 2 * 900, "none of the four was written to its end"
 
 
-def test_a_server_that_is_told_to_end_under_load(tmp_path):
-    """Nobody waits for an answer that nobody writes any more, and the server ends."""
-    with serving(tmp_path / "log") as found:
+def test_a_server_with_a_template_that_is_told_to_end_under_load(tmp_path):
+    """All routes read its template; then nobody waits for what nobody writes any more, and it ends."""
+    template = tmp_path / "chat.jinja"
+    template.write_text("{{ messages[0]['content'] }}{{ ending }}")
+    chosen = ("--chat-template", str(template), "--default-chat-template-kwargs", '{"ending": " ="}')
+    with serving(tmp_path / "log", *chosen) as found:
         pair = load_pair(backend="remote", base_url=found.url, max_retries=0)
         client = found.client()
+        chat = [{"role": "user", "content": "1 + 1"}]
+        assert pair.prompter.render(chat) == pair.prompter.render("1 + 1 =")
+        told = client.chat.completions.create(model=MODEL, messages=chat, max_tokens=1).usage.prompt_tokens
+        assert told == len(pair.prompter.render(chat).base)
 
         def streamed():
             events = client.completions.create(
