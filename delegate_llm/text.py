@@ -14,6 +14,8 @@ __all__ = ("AnswerText",)
 _TORN = "\N{REPLACEMENT CHARACTER}"
 # A character is at most four bytes, hence four tokens; text that stays torn longer is really broken.
 _LONGEST = 8
+_HALF = 3
+"""Tokens of a character that is not whole, at most."""
 
 
 class AnswerText:
@@ -52,12 +54,15 @@ class AnswerText:
         whole = self._decode([*self._context, *self._torn])
         if whole.endswith(_TORN) and len(self._torn) < _LONGEST:
             return
-        self._release(whole[len(self._prefix) :])
+        piece = whole[len(self._prefix) :]
+        self._release(piece)
         # Fresh lists: a fork may still hold the old ones.
         read, self._torn = self._torn, []
         prefix = self._decode(read)
         if prefix:  # else a token without text of its own; what stands before it spaces the next one
             self._context, self._prefix = read, prefix
+        elif not piece:  # which may be half a character, where a tokenizer leaves those out
+            self._torn = read[-_HALF:]
 
     def finish(self) -> None:
         """Release what was torn; nothing more will come."""

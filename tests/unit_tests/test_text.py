@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -14,6 +15,32 @@ from delegate_llm.text import AnswerText
 def of_bytes(ids: Sequence[int]) -> str:
     """The hardest tokenizer: one byte a token."""
     return bytes(ids).decode("utf-8", errors="replace")
+
+
+def of_whole_bytes(ids: Sequence[int]) -> str:
+    """As ByT5's: what is no whole character is left out, and so are control tokens."""
+    return bytes(each for each in ids if each < 256).decode("utf-8", errors="ignore")
+
+
+@given(st.text(max_size=30), st.lists(st.integers(0, 30), max_size=9))
+def test_half_a_character_may_be_no_text(text: str, controls: list[int]) -> None:
+    answer, ids = AnswerText(of_whole_bytes), [[*each.encode()] for each in text]
+    for at in controls:
+        ids.insert(at, [256])
+    for each in itertools.chain(*ids):
+        answer.push(each)
+        assert text.startswith(answer.text)
+    assert answer.text == text
+
+
+@given(st.lists(st.sampled_from(["▁", "▁▁", "▁a", "b"]), max_size=12))
+def test_a_space_at_the_start_is_left_out_once(words: list[str]) -> None:
+    """As of tokenizers that write a space before every word."""
+    said = AnswerText(lambda ids: "".join(words[each] for each in ids).replace("▁", " ").removeprefix(" "))
+    for each in range(len(words)):
+        said.push(each)
+    said.finish()
+    assert said.text == "".join(words).replace("▁", " ").removeprefix(" ")
 
 
 @given(st.text(max_size=30))
