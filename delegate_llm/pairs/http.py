@@ -30,6 +30,8 @@ API_KEY: Final = "DELEGATE_LLM_API_KEY"
 """The environment variable of the key, if none is given."""
 
 _CONNECT: Final = 5.0  # seconds
+_AT_ONCE: Final = 128
+"""Answers that are awaited at a time, each on a connection of its own, of which a process may have few."""
 _BACKOFF: Final = 0.5
 _AGAIN: Final = frozenset({408, 409, 429, 500, 502, 503, 504})
 """Statuses after which another try may do; those that OpenAI's own client tries again."""
@@ -45,6 +47,7 @@ class Client:
         patience = seconds("timeout", timeout)
         headers = {"Authorization": f"Bearer {_key(key)}"} if key else {}
         self._loop = asyncio.new_event_loop()
+        self._places = asyncio.Semaphore(_AT_ONCE)
         self._http = httpx.AsyncClient(
             base_url=address,
             headers=headers,
@@ -67,15 +70,16 @@ class Client:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """One request, and the JSON that comes back."""
-        future = self.start(self.asked(method, path, body))
+        """One request, and the JSON that comes back; it waits for no answer's place."""
+        future = self.start(self._asked(method, path, body))
         wait([future], None)
         return future.result()
 
     async def answer(self, asked: dict[str, Any]) -> Generation:
         """A whole answer, asked for again if it is lost on its way."""
         found: list[Generation] = []
-        await self._again(lambda: self._read(asked, found.append))
+        async with self._places:
+            await self._again(lambda: self._read(asked, found.append))
         return found[-1]
 
     async def follow(self, asked: dict[str, Any], tell: Callable[[Piece | Generation], object]) -> None:
@@ -87,7 +91,8 @@ class Client:
             begun = True
             tell(event)
 
-        await self._again(lambda: self._read(asked, told), while_=lambda: not begun)
+        async with self._places:
+            await self._again(lambda: self._read(asked, told), while_=lambda: not begun)
 
     async def _read(self, asked: dict[str, Any], tell: Callable[[Any], object]) -> None:
         async with self._http.stream("POST", ANSWERS, json=asked) as response:
@@ -109,8 +114,11 @@ class Client:
             raise httpx.RemoteProtocolError(msg)
 
     async def asked(self, method: str, path: str, body: Any = None) -> Any:
-        """As `ask`, for whoever waits himself."""
+        """As `ask`, for whoever waits himself, and in a place of its own."""
+        async with self._places:
+            return await self._asked(method, path, body)
 
+    async def _asked(self, method: str, path: str, body: Any) -> Any:
         async def once() -> Any:
             response = await self._http.request(method, path, json=body)
             await self._check(response)

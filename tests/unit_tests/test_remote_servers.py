@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,11 +13,17 @@ from typing import Any
 import pytest
 from scripts import POLICY
 
-from delegate_llm import Pair, load_pair
+from delegate_llm import Generation, Pair, Trace, Usage, load_pair
 from delegate_llm.errors import EngineError, PolicyError
 
 ABOUT = {"base": "b", "reasoner": "r", "context": 100, "size": 50, "stops": [], "policy": {}}
+ANSWER = Generation(text="x", token_ids=(1,), finish_reason="stop", trace=Trace(), usage=Usage())
+EVENT = f'data: {{"generation": {ANSWER.to_json()}}}\n\n'
 Said = tuple[int, dict[str, str], str]
+
+
+class Server(ThreadingHTTPServer):
+    request_queue_size = 256
 
 
 @contextmanager
@@ -37,7 +44,7 @@ def serving(say: Callable[[str], Said]) -> Iterator[str]:
 
         def log_message(self, *_: Any) -> None: ...
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with Server(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
@@ -98,3 +105,26 @@ def test_an_error_in_what_was_asked_is_no_reason_to_ask_again() -> None:
             remote.generate("the")
         remote.close()
     assert len(asked) == 1
+
+
+def test_a_batch_takes_no_more_connections_than_there_are() -> None:
+    """A process may open a thousand files or so; those beyond wait, however long."""
+    lock, now, most = threading.Lock(), 0, 0
+
+    def say(path: str) -> Said:
+        nonlocal now, most
+        if path.endswith("/pair"):
+            return 200, {}, json.dumps(ABOUT)
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.2)
+        with lock:
+            now -= 1
+        return 200, {}, EVENT
+
+    with serving(say) as url:
+        remote = load_pair(backend="remote", base_url=url, timeout=10, max_retries=0)
+        assert remote.generate_batch(["the"] * 300) == [ANSWER] * 300
+        remote.close()
+    assert 100 < most <= 128
