@@ -7,9 +7,11 @@ import contextlib
 import json
 import random
 import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import Future
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
@@ -33,8 +35,10 @@ _CONNECT: Final = 5.0  # seconds
 _AT_ONCE: Final = 128
 """Answers that are awaited at a time, each on a connection of its own, of which a process may have few."""
 _BACKOFF: Final = 0.5
-_AGAIN: Final = frozenset({408, 409, 429, 500, 502, 503, 504})
-"""Statuses after which another try may do; those that OpenAI's own client tries again."""
+_LONGEST: Final = 60.0
+"""Seconds between two tries at most, whatever the server says."""
+_AGAIN: Final = frozenset({408, 409, 429})
+"""Statuses after which another try may do, besides all of 500 and more: as OpenAI's own client has it."""
 _Value = TypeVar("_Value")
 
 
@@ -135,8 +139,8 @@ class Client:
                 return await once()
             except (httpx.TransportError, _PassingError) as error:
                 if left and while_():
-                    pause = _BACKOFF * 2 ** (self._retries - left)
-                    await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311
+                    pause = _BACKOFF * 2 ** (self._retries - left) * random.uniform(0.75, 1.25)  # noqa: S311
+                    await asyncio.sleep(min(max(pause, getattr(error, "wanted", 0.0)), _LONGEST))
                     continue
                 said = str(error) or type(error).__name__
                 msg = f"the server at {self.address} does not answer as it should: {said}"
@@ -166,9 +170,9 @@ class Client:
             target = response.headers.get("location", "")
             msg = f"what answers at {self.address} sends on to {target!r:.200}; give that address as base_url"
             raise EngineError(msg)
-        if response.status_code in _AGAIN:
+        if response.status_code in _AGAIN or response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
             msg = f"{response.status_code} {message}"
-            raise _PassingError(msg)
+            raise _PassingError(msg, _wanted(response.headers.get("retry-after", "")))
         if response.status_code == HTTPStatus.NOT_FOUND:
             msg = f"there is no delegate-llm server at {self.address}, but one that says: {message}"
             raise EngineError(msg)
@@ -176,7 +180,23 @@ class Client:
 
 
 class _PassingError(Exception):
-    """A status after which another try may do."""
+    """What another try may get past, after as many seconds as the server wants to pass until then."""
+
+    def __init__(self, message: str, wanted: float = 0.0) -> None:
+        super().__init__(message)
+        self.wanted = wanted
+
+
+def _wanted(said: str) -> float:
+    """Seconds that a `Retry-After` asks for, a number or a date; 0 if it asks for nothing that can be."""
+    try:
+        wanted = float(said)
+    except ValueError:
+        try:
+            wanted = parsedate_to_datetime(said).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return 0.0
+    return wanted if wanted > 0 else 0.0  # NaN is not
 
 
 async def _events_of(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:

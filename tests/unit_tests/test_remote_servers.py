@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -128,3 +131,56 @@ def test_a_batch_takes_no_more_connections_than_there_are() -> None:
         assert remote.generate_batch(["the"] * 300) == [ANSWER] * 300
         remote.close()
     assert 100 < most <= 128
+
+
+def _in_a_while() -> str:
+    return format_datetime(datetime.now(UTC) + timedelta(seconds=3), usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "after", "least"),
+    [
+        (429, lambda: "1.5", 1.5),
+        (503, _in_a_while, 1.5),
+        (529, lambda: "", 0.3),
+        (524, lambda: "soon", 0.3),
+        (409, lambda: "-5", 0.3),
+        (408, lambda: "nan", 0.3),
+    ],
+)
+def test_a_busy_server_is_asked_again_when_it_says(
+    status: int, after: Callable[[], str], least: float
+) -> None:
+    tries: list[float] = []
+
+    def say(path: str) -> Said:
+        if path.endswith("/pair"):
+            return 200, {}, json.dumps(ABOUT)
+        tries.append(time.monotonic())
+        return (200, {}, EVENT) if len(tries) > 1 else (status, {"Retry-After": after()}, "busy")
+
+    with serving(say) as url:
+        remote = load_pair(backend="remote", base_url=url, max_retries=1)
+        assert remote.generate("the") == ANSWER
+        remote.close()
+    assert least <= tries[1] - tries[0] < 30
+
+
+def test_nobody_waits_longer_than_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    def say(path: str) -> Said:
+        return (
+            (200, {}, json.dumps(ABOUT)) if path.endswith("/pair") else (429, {"Retry-After": "9e9"}, "busy")
+        )
+
+    with serving(say) as url:
+        remote = load_pair(backend="remote", base_url=url, max_retries=9)
+        monkeypatch.setattr(asyncio, "sleep", sleep)
+        with pytest.raises(EngineError, match="429 busy"):
+            remote.generate("the")
+        remote.close()
+    assert slept == [60.0] * 9
