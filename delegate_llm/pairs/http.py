@@ -9,7 +9,7 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -73,9 +73,9 @@ class Client:
             raise EngineError(msg)
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """One request, and the JSON that comes back; it waits for no answer's place."""
-        future = self.start(self._asked(method, path, body))
+    def ask(self, read: Callable[[Any], _Value], method: str, path: str, body: Any = None) -> _Value:
+        """One request, and what is read from the JSON that comes back; it waits for no answer's place."""
+        future = self.start(self._asked(read, method, path, body))
         wait([future], None)
         return future.result()
 
@@ -102,33 +102,43 @@ class Client:
         async with self._http.stream("POST", ANSWERS, json=asked) as response:
             await self._check(response)
             finished = False
-            async for event in _events_of(response):
-                if "error" in event:
-                    error = _error(event["error"])
-                    if isinstance(error, EngineError):  # another server may do, or this one after a while
-                        raise _PassingError(str(error))
-                    raise error
-                if "generation" in event:
-                    tell(Generation.model_validate(event["generation"]))
-                    finished = True
-                else:
-                    tell(_piece(event["piece"]))
+            async for line in response.aiter_lines():
+                if not line.startswith("data:"):  # of server-sent events, nothing else says anything
+                    continue
+                event = self._understood(_event, line.removeprefix("data:"))
+                if isinstance(event, EngineError):  # another server may do, or this one after a while
+                    raise _PassingError(str(event))
+                if isinstance(event, DelegateError):
+                    raise event
+                tell(event)
+                finished = finished or isinstance(event, Generation)
         if not finished:
             msg = "it ended before the answer did"
             raise httpx.RemoteProtocolError(msg)
 
-    async def asked(self, method: str, path: str, body: Any = None) -> Any:
+    async def asked(self, read: Callable[[Any], _Value], method: str, path: str, body: Any = None) -> _Value:
         """As `ask`, for whoever waits himself, and in a place of its own."""
         async with self._places:
-            return await self._asked(method, path, body)
+            return await self._asked(read, method, path, body)
 
-    async def _asked(self, method: str, path: str, body: Any) -> Any:
-        async def once() -> Any:
+    async def _asked(self, read: Callable[[Any], _Value], method: str, path: str, body: Any) -> _Value:
+        async def once() -> _Value:
             response = await self._http.request(method, path, json=body)
             await self._check(response)
-            return response.json()
+            return self._understood(lambda said: read(json.loads(said)), response.text)
 
         return await self._again(once)
+
+    def _understood(self, read: Callable[[str], _Value], said: str) -> _Value:
+        """What is read from what the server says."""
+        try:
+            return read(said)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            msg = (
+                f"what answers at {self.address} is no delegate-llm server, or one of another version: "
+                f"it says {said.strip()!r:.100} ({type(error).__name__}: {' '.join(str(error).split()):.100})"
+            )
+            raise EngineError(msg) from error
 
     async def _again(
         self, once: Callable[[], Coroutine[Any, Any, _Value]], while_: Callable[[], bool] = lambda: True
@@ -145,7 +155,7 @@ class Client:
                 said = str(error) or type(error).__name__
                 msg = f"the server at {self.address} does not answer as it should: {said}"
                 raise EngineError(msg) from error
-            except ValueError as error:
+            except (ValueError, httpx.HTTPError) as error:
                 if isinstance(error, DelegateError):
                     raise
                 msg = f"what answers at {self.address} is no delegate-llm server: {error}"
@@ -160,7 +170,7 @@ class Client:
             said = response.json()["error"]
             message = str(said["message"])
         except (ValueError, KeyError, TypeError):
-            said, message = {}, response.text[:200]
+            said, message = {}, f"{' '.join(response.text.split())!r:.100}"
         if response.status_code in {401, 403}:
             msg = (
                 f"api_key: the server at {self.address} does not take it; give api_key=..., or set {API_KEY}"
@@ -176,7 +186,11 @@ class Client:
         if response.status_code == HTTPStatus.NOT_FOUND:
             msg = f"there is no delegate-llm server at {self.address}, but one that says: {message}"
             raise EngineError(msg)
-        raise _error({**said, "message": message})
+        error = _error({**said, "message": message})
+        if type(error) is EngineError:
+            msg = f"the server at {self.address} refuses this: {response.status_code} {message}"
+            raise EngineError(msg)
+        raise error
 
 
 class _PassingError(Exception):
@@ -199,16 +213,18 @@ def _wanted(said: str) -> float:
     return wanted if wanted > 0 else 0.0  # NaN is not
 
 
-async def _events_of(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
-    """Server-sent events, each a JSON object."""
-    async for line in response.aiter_lines():
-        if line.startswith("data:"):
-            yield json.loads(line.removeprefix("data:"))
-
-
-def _piece(said: Mapping[str, Any]) -> Piece:
+def _event(line: str) -> Piece | Generation | DelegateError:
+    """What a line of an answer tells."""
+    event = json.loads(line)
+    if "error" in event:
+        return _error(event["error"])
+    if "generation" in event:
+        return Generation.model_validate(event["generation"])
+    said = event["piece"]
+    if not isinstance(text := said["text"], str):
+        raise TypeError(text)
     return Piece(
-        said["text"],
+        text,
         tuple(Decision.model_validate(each) for each in said["decisions"]),
         tuple(TokenLogprobs.model_validate(each) for each in said["logprobs"]),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import pytest
 from scripts import POLICY
 
 from delegate_llm import Generation, Pair, Trace, Usage, load_pair
-from delegate_llm.errors import EngineError, PolicyError
+from delegate_llm.errors import EngineError, PolicyError, PromptError, RequestError
 
 ABOUT = {"base": "b", "reasoner": "r", "context": 100, "size": 50, "stops": [], "policy": {}}
 ANSWER = Generation(text="x", token_ids=(1,), finish_reason="stop", trace=Trace(), usage=Usage())
@@ -180,7 +181,113 @@ def test_nobody_waits_longer_than_a_minute(monkeypatch: pytest.MonkeyPatch) -> N
     with serving(say) as url:
         remote = load_pair(backend="remote", base_url=url, max_retries=9)
         monkeypatch.setattr(asyncio, "sleep", sleep)
-        with pytest.raises(EngineError, match="429 busy"):
+        with pytest.raises(EngineError, match="429 'busy'"):
             remote.generate("the")
         remote.close()
     assert slept == [60.0] * 9
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *("{}", "null", "5", "[]", "[DONE]", '{"piece": {}}', '{"error": "boom"}', '{"generation": "x"}'),
+        '{"generation": {"text": "x"}}',
+        '{"piece": {"text": 5, "decisions": [], "logprobs": []}}',
+    ],
+)
+def test_odd_events_are_told_with_the_address(said: str) -> None:
+    def say(path: str) -> Said:
+        return 200, {}, json.dumps(ABOUT) if path.endswith("/pair") else f"data: {said}\n\n"
+
+    with serving(say) as url:
+        remote = load_pair(backend="remote", base_url=url)
+        with pytest.raises(EngineError, match="no delegate-llm server") as caught:
+            remote.generate("the")
+        remote.close()
+        assert url in str(caught.value)
+        assert repr(said) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"stops": None}, {"context": "many"}, {"policy": {"new_field": 1}}, {"policy": None}, {"base": 3}],
+)
+def test_odd_pairs_are_told_with_the_address(said: dict[str, Any]) -> None:
+    with serving(lambda path: (200, {}, json.dumps(ABOUT | said))) as url:
+        with pytest.raises(EngineError, match="no delegate-llm server") as caught:
+            load_pair(backend="remote", base_url=url)
+        assert url in str(caught.value)
+
+
+@pytest.mark.parametrize("said", ["{}", "null", "[]", '{"base": 1, "ids": 5}', '{"base": "x", "ids": ["x"]}'])
+def test_odd_prompts_and_scores_are_told_with_the_address(said: str) -> None:
+    def say(path: str) -> Said:
+        return 200, {}, json.dumps(ABOUT) if path.endswith("/pair") else said
+
+    with serving(say) as url:
+        remote = load_pair(backend="remote", base_url=url)
+        for ask in (
+            lambda: remote.prompter.render("the"),
+            lambda: remote.prompter.completion_ids("the"),
+            lambda: remote.score("the", "cat") if said != "{}" else remote.prompter.render("the"),
+        ):
+            with pytest.raises(EngineError, match=f"{url} is no delegate-llm server"):
+                ask()
+        remote.close()
+
+
+@pytest.mark.parametrize("status", [400, 402, 413, 422])
+def test_refusals_by_others_have_address_status_and_little_more(status: int) -> None:
+    def say(path: str) -> Said:
+        page = "<html>\n<h1>Nope</h1>" + "<p>no</p>" * 1000
+        return (200, {}, json.dumps(ABOUT)) if path.endswith("/pair") else (status, {}, page)
+
+    with serving(say) as url:
+        remote = load_pair(backend="remote", base_url=url)
+        with pytest.raises(EngineError, match=f"{url} refuses this: {status} '<html> <h1>Nope") as caught:
+            remote.generate("the")
+        remote.close()
+    assert len(str(caught.value)) < 250
+
+
+def test_a_body_in_another_coding_than_it_says_is_no_answer() -> None:
+    with (
+        serving(lambda path: (200, {"Content-Encoding": "gzip"}, "{}")) as url,
+        pytest.raises(EngineError, match="no delegate-llm server"),
+    ):
+        load_pair(backend="remote", base_url=url)
+
+
+def _with_default(value: float) -> list[dict[str, Any]]:
+    parameters = {"type": "object", "properties": {"a": {"default": value}}}
+    return [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+
+
+def test_what_json_has_not_is_not_sent() -> None:
+    asked = []
+
+    def say(path: str) -> Said:
+        asked.append(path)
+        return 200, {}, json.dumps(ABOUT) if path.endswith("/pair") else EVENT
+
+    half, chat = "\ud83d", [{"role": "user", "content": "x"}]
+    with serving(say) as url:
+        remote = load_pair(backend="remote", base_url=url)
+        wrong: list[tuple[type[Exception], str, Callable[[], Any]]] = [
+            (PromptError, "prompt", lambda: remote.generate(half)),
+            (PromptError, "prompt", lambda: remote.generate([{"role": "user", "content": half}])),
+            (PromptError, "prompt", lambda: remote.generate([{"role": "user", "content": b"x"}])),
+            (PromptError, "prompt", lambda: remote.prompter.render(half)),
+            (PromptError, "completion", lambda: remote.score("the", half)),
+            (PromptError, "completion", lambda: remote.prompter.completion_ids(half)),
+            (RequestError, "stop", lambda: remote.generate("the", stop=[half])),
+            (RequestError, "tools", lambda: remote.generate(chat, tools=_with_default(math.nan))),
+            (RequestError, "tools", lambda: list(remote.stream(chat, tools=_with_default(math.inf)))),
+            (RequestError, "seed", lambda: remote.generate("the", seed=10**5000)),
+        ]
+        for error, named, ask in wrong:
+            with pytest.raises(error, match=f"{named}: it cannot be sent as JSON"):
+                ask()
+        assert remote.generate("the", policy={"threshold": math.inf}, stop="ü😀") == ANSWER
+        remote.close()
+    assert len(asked) == 2
