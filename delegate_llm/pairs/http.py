@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
 import threading
 import time
@@ -12,6 +13,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
@@ -42,6 +44,25 @@ _AGAIN: Final = frozenset({408, 409, 429})
 _Value = TypeVar("_Value")
 
 
+class _Line:
+    """A connection pool in an event loop of its own, in the thread of one process."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.process = os.getpid()
+        self.loop = asyncio.new_event_loop()
+        self.http = httpx.AsyncClient(**settings)
+        self.places = asyncio.Semaphore(_AT_ONCE)
+        threading.Thread(target=run, args=(self.loop,), name="delegate-llm-remote", daemon=True).start()
+
+    def stop(self) -> None:
+        """Close all connections, and end the thread."""
+        if self.process != os.getpid():  # a fork, where neither is
+            return
+        with contextlib.suppress(Exception):  # connections that are gone already
+            asyncio.run_coroutine_threadsafe(self.http.aclose(), self.loop).result(5)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+
+
 class Client:
     """HTTP from any thread: one connection pool, in an event loop of its own."""
 
@@ -50,16 +71,17 @@ class Client:
         self._retries = integer("max_retries", retries, low=0)
         patience = seconds("timeout", timeout)
         headers = {"Authorization": f"Bearer {_key(key)}"} if key else {}
-        self._loop = asyncio.new_event_loop()
-        self._places = asyncio.Semaphore(_AT_ONCE)
-        self._http = httpx.AsyncClient(
+        self._open = partial(
+            _Line,
             base_url=address,
             headers=headers,
             timeout=httpx.Timeout(patience, connect=min(_CONNECT, patience)),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
         )
-        threading.Thread(target=run, args=(self._loop,), name="delegate-llm-remote", daemon=True).start()
-        self._closed = weakref.finalize(self, _stop, self._loop, self._http)
+        self._line = self._open()
+        self._closed = weakref.finalize(self, self._line.stop)
+        self._forking = threading.Lock()
+        self._left: list[_Line] = []
 
     def close(self) -> None:
         """Close all connections."""
@@ -71,7 +93,18 @@ class Client:
             work.close()
             msg = "the connection to this server is closed; load the pair again"
             raise EngineError(msg)
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        if self._line.process != os.getpid():
+            self._begin_anew()
+        return asyncio.run_coroutine_threadsafe(work, self._line.loop)
+
+    def _begin_anew(self) -> None:
+        """Open a line of our own in a process that was forked, where nobody runs the loop."""
+        with self._forking:
+            if self._line.process != os.getpid():
+                self._left.append(self._line)  # what it holds is the other process's, and is not to be closed
+                self._closed.detach()
+                self._line = self._open()
+                self._closed = weakref.finalize(self, self._line.stop)
 
     def ask(self, read: Callable[[Any], _Value], method: str, path: str, body: Any = None) -> _Value:
         """One request, and what is read from the JSON that comes back; it waits for no answer's place."""
@@ -82,7 +115,7 @@ class Client:
     async def answer(self, asked: dict[str, Any]) -> Generation:
         """A whole answer, asked for again if it is lost on its way."""
         found: list[Generation] = []
-        async with self._places:
+        async with self._line.places:
             await self._again(lambda: self._read(asked, found.append))
         return found[-1]
 
@@ -95,11 +128,11 @@ class Client:
             begun = True
             tell(event)
 
-        async with self._places:
+        async with self._line.places:
             await self._again(lambda: self._read(asked, told), while_=lambda: not begun)
 
     async def _read(self, asked: dict[str, Any], tell: Callable[[Any], object]) -> None:
-        async with self._http.stream("POST", ANSWERS, json=asked) as response:
+        async with self._line.http.stream("POST", ANSWERS, json=asked) as response:
             await self._check(response)
             finished = False
             async for line in response.aiter_lines():
@@ -118,12 +151,12 @@ class Client:
 
     async def asked(self, read: Callable[[Any], _Value], method: str, path: str, body: Any = None) -> _Value:
         """As `ask`, for whoever waits himself, and in a place of its own."""
-        async with self._places:
+        async with self._line.places:
             return await self._asked(read, method, path, body)
 
     async def _asked(self, read: Callable[[Any], _Value], method: str, path: str, body: Any) -> _Value:
         async def once() -> _Value:
-            response = await self._http.request(method, path, json=body)
+            response = await self._line.http.request(method, path, json=body)
             await self._check(response)
             return self._understood(lambda said: read(json.loads(said)), response.text)
 
@@ -244,9 +277,3 @@ def _key(given: Any) -> str:
         msg = "api_key: it has to be printable ASCII without spaces around it; look at where it is read from"
         raise RequestError(msg)
     return given
-
-
-def _stop(loop: asyncio.AbstractEventLoop, http: httpx.AsyncClient) -> None:
-    with contextlib.suppress(Exception):  # connections that are gone already
-        asyncio.run_coroutine_threadsafe(http.aclose(), loop).result(5)
-    loop.call_soon_threadsafe(loop.stop)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -291,3 +293,30 @@ def test_what_json_has_not_is_not_sent() -> None:
         assert remote.generate("the", policy={"threshold": math.inf}, stop="ü😀") == ANSWER
         remote.close()
     assert len(asked) == 2
+
+
+_FORKING = """
+import os, signal, sys
+from delegate_llm import load_pair
+remote = load_pair(backend="remote", base_url=sys.argv[1], max_retries=0)
+remote.generate("the")
+child = os.fork()
+signal.alarm(30)
+said = remote.generate("the").text, len(remote.generate_batch(["the"] * 3)), len(list(remote.stream("the")))
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+    assert remote.generate("the").text == "x"
+    remote.close()
+print(said)
+"""
+
+
+def test_a_fork_has_a_line_of_its_own() -> None:
+    def say(path: str) -> Said:
+        return 200, {}, json.dumps(ABOUT) if path.endswith("/pair") else EVENT
+
+    with serving(say) as url:
+        said = subprocess.run(
+            [sys.executable, "-c", _FORKING, url], check=True, timeout=60, capture_output=True, text=True
+        )
+    assert said.stdout == "('x', 3, 1)\n" * 2
