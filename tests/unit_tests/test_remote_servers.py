@@ -9,51 +9,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from pretending import ABOUT, ANSWER, EVENT, Said, serving
 from scripts import POLICY
 
-from delegate_llm import Generation, Pair, Trace, Usage, load_pair
+from delegate_llm import Pair, load_pair
 from delegate_llm.errors import EngineError, PolicyError, PromptError, RequestError
-
-ABOUT = {"base": "b", "reasoner": "r", "context": 100, "size": 50, "stops": [], "policy": {}}
-ANSWER = Generation(text="x", token_ids=(1,), finish_reason="stop", trace=Trace(), usage=Usage())
-EVENT = f'data: {{"generation": {ANSWER.to_json()}}}\n\n'
-Said = tuple[int, dict[str, str], str]
-
-
-class Server(ThreadingHTTPServer):
-    request_queue_size = 256
-
-
-@contextmanager
-def serving(say: Callable[[str], Said]) -> Iterator[str]:
-    """A server that answers a path with a status, headers and a body."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, headers, body = say(self.path)
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        do_GET = do_POST = answer  # noqa: N815 - the library's names
-
-        def log_message(self, *_: Any) -> None: ...
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
 
 
 @pytest.mark.parametrize(
@@ -68,7 +34,7 @@ def serving(say: Callable[[str], Said]) -> Iterator[str]:
     ],
 )
 def test_servers_that_are_none(said: Said, wanted: str) -> None:
-    with serving(lambda path: said) as url, pytest.raises(EngineError, match=wanted):
+    with serving(lambda path, body: said) as url, pytest.raises(EngineError, match=wanted):
         load_pair(backend="remote", base_url=url, max_retries=0)
 
 
@@ -82,7 +48,7 @@ def test_an_answer_whose_engine_died_is_asked_for_again(pair: Pair, retries: int
     ]
     tries = iter(events)
 
-    def say(path: str) -> Said:
+    def say(path: str, body: Any) -> Said:
         body = json.dumps(ABOUT) if path.endswith("/pair") else next(tries)
         return 200, {"Content-Type": "text/event-stream"}, body
 
@@ -99,7 +65,7 @@ def test_an_answer_whose_engine_died_is_asked_for_again(pair: Pair, retries: int
 def test_an_error_in_what_was_asked_is_no_reason_to_ask_again() -> None:
     asked = []
 
-    def say(path: str) -> Said:
+    def say(path: str, body: Any) -> Said:
         if path.endswith("/pair"):
             return 200, {}, json.dumps(ABOUT)
         asked.append(path)
@@ -117,7 +83,7 @@ def test_a_batch_takes_no_more_connections_than_there_are() -> None:
     """A process may open a thousand files or so; those beyond wait, however long."""
     lock, now, most = threading.Lock(), 0, 0
 
-    def say(path: str) -> Said:
+    def say(path: str, body: Any) -> Said:
         nonlocal now, most
         if path.endswith("/pair"):
             return 200, {}, json.dumps(ABOUT)
@@ -156,7 +122,7 @@ def test_a_busy_server_is_asked_again_when_it_says(
 ) -> None:
     tries: list[float] = []
 
-    def say(path: str) -> Said:
+    def say(path: str, body: Any) -> Said:
         if path.endswith("/pair"):
             return 200, {}, json.dumps(ABOUT)
         tries.append(time.monotonic())
@@ -175,7 +141,7 @@ def test_nobody_waits_longer_than_a_minute(monkeypatch: pytest.MonkeyPatch) -> N
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    def say(path: str) -> Said:
+    def say(path: str, body: Any) -> Said:
         return (
             (200, {}, json.dumps(ABOUT)) if path.endswith("/pair") else (429, {"Retry-After": "9e9"}, "busy")
         )
@@ -198,7 +164,7 @@ def test_nobody_waits_longer_than_a_minute(monkeypatch: pytest.MonkeyPatch) -> N
     ],
 )
 def test_odd_events_are_told_with_the_address(said: str) -> None:
-    def say(path: str) -> Said:
+    def say(path: str, body: Any) -> Said:
         return 200, {}, json.dumps(ABOUT) if path.endswith("/pair") else f"data: {said}\n\n"
 
     with serving(say) as url:
@@ -215,7 +181,7 @@ def test_odd_events_are_told_with_the_address(said: str) -> None:
     [{"stops": None}, {"context": "many"}, {"policy": {"new_field": 1}}, {"policy": None}, {"base": 3}],
 )
 def test_odd_pairs_are_told_with_the_address(said: dict[str, Any]) -> None:
-    with serving(lambda path: (200, {}, json.dumps(ABOUT | said))) as url:
+    with serving(lambda path, body: (200, {}, json.dumps(ABOUT | said))) as url:
         with pytest.raises(EngineError, match="no delegate-llm server") as caught:
             load_pair(backend="remote", base_url=url)
         assert url in str(caught.value)
@@ -223,7 +189,7 @@ def test_odd_pairs_are_told_with_the_address(said: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("said", ["{}", "null", "[]", '{"base": 1, "ids": 5}', '{"base": "x", "ids": ["x"]}'])
 def test_odd_prompts_and_scores_are_told_with_the_address(said: str) -> None:
-    def say(path: str) -> Said:
+    def say(path: str, body: Any) -> Said:
         return 200, {}, json.dumps(ABOUT) if path.endswith("/pair") else said
 
     with serving(say) as url:
@@ -240,7 +206,7 @@ def test_odd_prompts_and_scores_are_told_with_the_address(said: str) -> None:
 
 @pytest.mark.parametrize("status", [400, 402, 413, 422])
 def test_refusals_by_others_have_address_status_and_little_more(status: int) -> None:
-    def say(path: str) -> Said:
+    def say(path: str, body: Any) -> Said:
         page = "<html>\n<h1>Nope</h1>" + "<p>no</p>" * 1000
         return (200, {}, json.dumps(ABOUT)) if path.endswith("/pair") else (status, {}, page)
 
@@ -254,7 +220,7 @@ def test_refusals_by_others_have_address_status_and_little_more(status: int) -> 
 
 def test_a_body_in_another_coding_than_it_says_is_no_answer() -> None:
     with (
-        serving(lambda path: (200, {"Content-Encoding": "gzip"}, "{}")) as url,
+        serving(lambda path, body: (200, {"Content-Encoding": "gzip"}, "{}")) as url,
         pytest.raises(EngineError, match="no delegate-llm server"),
     ):
         load_pair(backend="remote", base_url=url)
@@ -268,7 +234,7 @@ def _with_default(value: float) -> list[dict[str, Any]]:
 def test_what_json_has_not_is_not_sent() -> None:
     asked = []
 
-    def say(path: str) -> Said:
+    def say(path: str, body: Any) -> Said:
         asked.append(path)
         return 200, {}, json.dumps(ABOUT) if path.endswith("/pair") else EVENT
 
@@ -312,7 +278,7 @@ print(said)
 
 
 def test_a_fork_has_a_line_of_its_own() -> None:
-    def say(path: str) -> Said:
+    def say(path: str, body: Any) -> Said:
         return 200, {}, json.dumps(ABOUT) if path.endswith("/pair") else EVENT
 
     with serving(say) as url:
