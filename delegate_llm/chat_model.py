@@ -1,7 +1,7 @@
 """`DelegatedChatModel`: LangChain on one side, a pair of models on the other, and little in between.
 
-Messages become prompts (`messages`), settings become a call (`chat_call`), a call runs on a pair and is told
-in chunks (`chat_run`), and what was decided ends up in the message (`chat_record`). Every route ends there.
+Messages become prompts (`messages`), settings become a call (`chat/call`), a call runs on a pair and is told
+in chunks (`chat/run`), and what was decided ends up in the message (`chat/record`). Every route ends there.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from delegate_llm.chat.forms import as_tool, call_parser, json_parser, parsed, r
 from delegate_llm.chat.gathering import free_seat
 from delegate_llm.chat.identity import LOAD_OPTIONS, digest, profile_of, said_of, source_name
 from delegate_llm.chat.run import Job, chunks, message, run, run_together, some
+from delegate_llm.chat.waiting import aside
 from delegate_llm.errors import RequestError
 from delegate_llm.messages import to_chat
 from delegate_llm.pairs import PLAIN_CHAT
@@ -199,8 +200,8 @@ class DelegatedChatModel(BatchedRoutes, TracedRoutes):
             job = await run_in_executor(None, self._job, call, messages)
             seat = free_seat(self)
             if seat is None:
-                return _result(job, await run_in_executor(None, run, job))
-            brought = await run_in_executor(None, seat.bring, job)
+                return _result(job, await aside(job.pair, run, job))
+            brought = await aside(job.pair, seat.bring, job)
             return _result(job, await asyncio.wrap_future(brought))
         except asyncio.CancelledError:
             call.cancelled.set()
@@ -227,11 +228,12 @@ class DelegatedChatModel(BatchedRoutes, TracedRoutes):
         del run_manager
         call, ahead = self._call(kwargs, stop), None
         try:
-            stream = chunks(await run_in_executor(None, self._job, call, messages))
-            ahead = asyncio.ensure_future(run_in_executor(None, some, stream))
+            job = await run_in_executor(None, self._job, call, messages)
+            stream = chunks(job)
+            ahead = asyncio.ensure_future(aside(job.pair, some, stream))
             while ready := await ahead:
                 # The models go on while the caller reads, for a step or a moment, and no further.
-                ahead = asyncio.ensure_future(run_in_executor(None, some, stream))
+                ahead = asyncio.ensure_future(aside(job.pair, some, stream))
                 for chunk in ready:
                     yield ChatGenerationChunk(message=chunk)
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -14,7 +15,8 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from delegate_llm import parsing
 from delegate_llm.chat.call import Call
 from delegate_llm.chat.record import response_metadata, usage_metadata
-from delegate_llm.errors import CancelledError, DelegateError
+from delegate_llm.chat.waiting import AT_ONCE, elsewhere
+from delegate_llm.errors import CancelledError, DelegateError, PromptError
 from delegate_llm.parsing import (
     AnswerParser,
     Part,
@@ -83,6 +85,8 @@ def run(job: Job) -> list[Generation]:
 
 def run_together(jobs: Sequence[Job]) -> list[list[Generation] | BaseException]:
     """The answers or the error of each of several calls, those with the same settings in one batch."""
+    if len(jobs) > 1 and elsewhere(jobs[0].pair):
+        return _run_apart(jobs)
     results: list[list[Generation] | BaseException | None] = [None] * len(jobs)
     waiting = list(range(len(jobs)))
     while waiting:
@@ -98,7 +102,34 @@ def _alike(one: Job, other: Job) -> bool:
     return one.call.arm == other.call.arm and one.settings == other.settings
 
 
+def _run_apart(jobs: Sequence[Job]) -> list[list[Generation] | BaseException]:
+    """Each by itself and all at once: what runs them brings them together, and none is another's affair."""
+    with ThreadPoolExecutor(min(len(jobs), AT_ONCE)) as threads:
+        try:
+            return list(threads.map(_attempt, jobs))
+        except BaseException:
+            for job in jobs:
+                job.call.cancelled.set()
+            raise
+
+
 def _run_alike(jobs: list[Job]) -> list[list[Generation] | BaseException]:
+    """Those with a prompt that can be answered in one batch."""
+    faults = [_fault(job) for job in jobs]
+    results = iter(_run_batch([job for job, fault in zip(jobs, faults, strict=True) if fault is None]))
+    return [next(results) if fault is None else fault for fault in faults]
+
+
+def _fault(job: Job) -> PromptError | None:
+    """What is wrong with a prompt, as far as it is known before anything runs."""
+    try:
+        job.pair.check_prompt(job.prompt)
+    except PromptError as error:
+        return error
+    return None
+
+
+def _run_batch(jobs: list[Job]) -> list[list[Generation] | BaseException]:
     prompts = [job.prompt for job in jobs for _ in job.call.seeds]
     seeds = [seed for job in jobs for seed in job.call.seeds]
     if len(jobs) > 1:

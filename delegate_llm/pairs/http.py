@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
 import threading
+import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
+from email.utils import parsedate_to_datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
@@ -30,10 +34,33 @@ API_KEY: Final = "DELEGATE_LLM_API_KEY"
 """The environment variable of the key, if none is given."""
 
 _CONNECT: Final = 5.0  # seconds
+_AT_ONCE: Final = 128
+"""Answers that are awaited at a time, each on a connection of its own, of which a process may have few."""
 _BACKOFF: Final = 0.5
-_AGAIN: Final = frozenset({408, 409, 429, 500, 502, 503, 504})
-"""Statuses after which another try may do; those that OpenAI's own client tries again."""
+_LONGEST: Final = 60.0
+"""Seconds between two tries at most, whatever the server says."""
+_AGAIN: Final = frozenset({408, 409, 429})
+"""Statuses after which another try may do, besides all of 500 and more: as OpenAI's own client has it."""
 _Value = TypeVar("_Value")
+
+
+class _Line:
+    """A connection pool in an event loop of its own, in the thread of one process."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.process = os.getpid()
+        self.loop = asyncio.new_event_loop()
+        self.http = httpx.AsyncClient(**settings)
+        self.places = asyncio.Semaphore(_AT_ONCE)
+        threading.Thread(target=run, args=(self.loop,), name="delegate-llm-remote", daemon=True).start()
+
+    def stop(self) -> None:
+        """Close all connections, and end the thread."""
+        if self.process != os.getpid():  # a fork, where neither is
+            return
+        with contextlib.suppress(Exception):  # connections that are gone already
+            asyncio.run_coroutine_threadsafe(self.http.aclose(), self.loop).result(5)
+        self.loop.call_soon_threadsafe(self.loop.stop)
 
 
 class Client:
@@ -44,15 +71,17 @@ class Client:
         self._retries = integer("max_retries", retries, low=0)
         patience = seconds("timeout", timeout)
         headers = {"Authorization": f"Bearer {_key(key)}"} if key else {}
-        self._loop = asyncio.new_event_loop()
-        self._http = httpx.AsyncClient(
+        self._open = partial(
+            _Line,
             base_url=address,
             headers=headers,
             timeout=httpx.Timeout(patience, connect=min(_CONNECT, patience)),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
         )
-        threading.Thread(target=run, args=(self._loop,), name="delegate-llm-remote", daemon=True).start()
-        self._closed = weakref.finalize(self, _stop, self._loop, self._http)
+        self._line = self._open()
+        self._closed = weakref.finalize(self, self._line.stop)
+        self._forking = threading.Lock()
+        self._left: list[_Line] = []
 
     def close(self) -> None:
         """Close all connections."""
@@ -64,18 +93,30 @@ class Client:
             work.close()
             msg = "the connection to this server is closed; load the pair again"
             raise EngineError(msg)
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        if self._line.process != os.getpid():
+            self._begin_anew()
+        return asyncio.run_coroutine_threadsafe(work, self._line.loop)
 
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """One request, and the JSON that comes back."""
-        future = self.start(self.asked(method, path, body))
+    def _begin_anew(self) -> None:
+        """Open a line of our own in a process that was forked, where nobody runs the loop."""
+        with self._forking:
+            if self._line.process != os.getpid():
+                self._left.append(self._line)  # what it holds is the other process's, and is not to be closed
+                self._closed.detach()
+                self._line = self._open()
+                self._closed = weakref.finalize(self, self._line.stop)
+
+    def ask(self, read: Callable[[Any], _Value], method: str, path: str, body: Any = None) -> _Value:
+        """One request, and what is read from the JSON that comes back; it waits for no answer's place."""
+        future = self.start(self._asked(read, method, path, body))
         wait([future], None)
         return future.result()
 
     async def answer(self, asked: dict[str, Any]) -> Generation:
         """A whole answer, asked for again if it is lost on its way."""
         found: list[Generation] = []
-        await self._again(lambda: self._read(asked, found.append))
+        async with self._line.places:
+            await self._again(lambda: self._read(asked, found.append))
         return found[-1]
 
     async def follow(self, asked: dict[str, Any], tell: Callable[[Piece | Generation], object]) -> None:
@@ -87,36 +128,50 @@ class Client:
             begun = True
             tell(event)
 
-        await self._again(lambda: self._read(asked, told), while_=lambda: not begun)
+        async with self._line.places:
+            await self._again(lambda: self._read(asked, told), while_=lambda: not begun)
 
     async def _read(self, asked: dict[str, Any], tell: Callable[[Any], object]) -> None:
-        async with self._http.stream("POST", ANSWERS, json=asked) as response:
+        async with self._line.http.stream("POST", ANSWERS, json=asked) as response:
             await self._check(response)
             finished = False
-            async for event in _events_of(response):
-                if "error" in event:
-                    error = _error(event["error"])
-                    if isinstance(error, EngineError):  # another server may do, or this one after a while
-                        raise _PassingError(str(error))
-                    raise error
-                if "generation" in event:
-                    tell(Generation.model_validate(event["generation"]))
-                    finished = True
-                else:
-                    tell(_piece(event["piece"]))
+            async for line in response.aiter_lines():
+                if not line.startswith("data:"):  # of server-sent events, nothing else says anything
+                    continue
+                event = self._understood(_event, line.removeprefix("data:"))
+                if isinstance(event, EngineError):  # another server may do, or this one after a while
+                    raise _PassingError(str(event))
+                if isinstance(event, DelegateError):
+                    raise event
+                tell(event)
+                finished = finished or isinstance(event, Generation)
         if not finished:
             msg = "it ended before the answer did"
             raise httpx.RemoteProtocolError(msg)
 
-    async def asked(self, method: str, path: str, body: Any = None) -> Any:
-        """As `ask`, for whoever waits himself."""
+    async def asked(self, read: Callable[[Any], _Value], method: str, path: str, body: Any = None) -> _Value:
+        """As `ask`, for whoever waits himself, and in a place of its own."""
+        async with self._line.places:
+            return await self._asked(read, method, path, body)
 
-        async def once() -> Any:
-            response = await self._http.request(method, path, json=body)
+    async def _asked(self, read: Callable[[Any], _Value], method: str, path: str, body: Any) -> _Value:
+        async def once() -> _Value:
+            response = await self._line.http.request(method, path, json=body)
             await self._check(response)
-            return response.json()
+            return self._understood(lambda said: read(json.loads(said)), response.text)
 
         return await self._again(once)
+
+    def _understood(self, read: Callable[[str], _Value], said: str) -> _Value:
+        """What is read from what the server says."""
+        try:
+            return read(said)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            msg = (
+                f"what answers at {self.address} is no delegate-llm server, or one of another version: "
+                f"it says {said.strip()!r:.100} ({type(error).__name__}: {' '.join(str(error).split()):.100})"
+            )
+            raise EngineError(msg) from error
 
     async def _again(
         self, once: Callable[[], Coroutine[Any, Any, _Value]], while_: Callable[[], bool] = lambda: True
@@ -127,13 +182,13 @@ class Client:
                 return await once()
             except (httpx.TransportError, _PassingError) as error:
                 if left and while_():
-                    pause = _BACKOFF * 2 ** (self._retries - left)
-                    await asyncio.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311
+                    pause = _BACKOFF * 2 ** (self._retries - left) * random.uniform(0.75, 1.25)  # noqa: S311
+                    await asyncio.sleep(min(max(pause, getattr(error, "wanted", 0.0)), _LONGEST))
                     continue
                 said = str(error) or type(error).__name__
                 msg = f"the server at {self.address} does not answer as it should: {said}"
                 raise EngineError(msg) from error
-            except ValueError as error:
+            except (ValueError, httpx.HTTPError) as error:
                 if isinstance(error, DelegateError):
                     raise
                 msg = f"what answers at {self.address} is no delegate-llm server: {error}"
@@ -148,7 +203,7 @@ class Client:
             said = response.json()["error"]
             message = str(said["message"])
         except (ValueError, KeyError, TypeError):
-            said, message = {}, response.text[:200]
+            said, message = {}, f"{' '.join(response.text.split())!r:.100}"
         if response.status_code in {401, 403}:
             msg = (
                 f"api_key: the server at {self.address} does not take it; give api_key=..., or set {API_KEY}"
@@ -158,29 +213,51 @@ class Client:
             target = response.headers.get("location", "")
             msg = f"what answers at {self.address} sends on to {target!r:.200}; give that address as base_url"
             raise EngineError(msg)
-        if response.status_code in _AGAIN:
+        if response.status_code in _AGAIN or response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
             msg = f"{response.status_code} {message}"
-            raise _PassingError(msg)
+            raise _PassingError(msg, _wanted(response.headers.get("retry-after", "")))
         if response.status_code == HTTPStatus.NOT_FOUND:
             msg = f"there is no delegate-llm server at {self.address}, but one that says: {message}"
             raise EngineError(msg)
-        raise _error({**said, "message": message})
+        error = _error({**said, "message": message})
+        if type(error) is EngineError:
+            msg = f"the server at {self.address} refuses this: {response.status_code} {message}"
+            raise EngineError(msg)
+        raise error
 
 
 class _PassingError(Exception):
-    """A status after which another try may do."""
+    """What another try may get past, after as many seconds as the server wants to pass until then."""
+
+    def __init__(self, message: str, wanted: float = 0.0) -> None:
+        super().__init__(message)
+        self.wanted = wanted
 
 
-async def _events_of(response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
-    """Server-sent events, each a JSON object."""
-    async for line in response.aiter_lines():
-        if line.startswith("data:"):
-            yield json.loads(line.removeprefix("data:"))
+def _wanted(said: str) -> float:
+    """Seconds that a `Retry-After` asks for, a number or a date; 0 if it asks for nothing that can be."""
+    try:
+        wanted = float(said)
+    except ValueError:
+        try:
+            wanted = parsedate_to_datetime(said).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return 0.0
+    return wanted if wanted > 0 else 0.0  # NaN is not
 
 
-def _piece(said: Mapping[str, Any]) -> Piece:
+def _event(line: str) -> Piece | Generation | DelegateError:
+    """What a line of an answer tells."""
+    event = json.loads(line)
+    if "error" in event:
+        return _error(event["error"])
+    if "generation" in event:
+        return Generation.model_validate(event["generation"])
+    said = event["piece"]
+    if not isinstance(text := said["text"], str):
+        raise TypeError(text)
     return Piece(
-        said["text"],
+        text,
         tuple(Decision.model_validate(each) for each in said["decisions"]),
         tuple(TokenLogprobs.model_validate(each) for each in said["logprobs"]),
     )
@@ -200,9 +277,3 @@ def _key(given: Any) -> str:
         msg = "api_key: it has to be printable ASCII without spaces around it; look at where it is read from"
         raise RequestError(msg)
     return given
-
-
-def _stop(loop: asyncio.AbstractEventLoop, http: httpx.AsyncClient) -> None:
-    with contextlib.suppress(Exception):  # connections that are gone already
-        asyncio.run_coroutine_threadsafe(http.aclose(), loop).result(5)
-    loop.call_soon_threadsafe(loop.stop)

@@ -16,9 +16,10 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
+from pydantic import BaseModel
 
-from delegate_llm._checks import hook
-from delegate_llm.errors import EngineError, LoadError, PromptError, RequestError
+from delegate_llm._checks import flag, hook, integer
+from delegate_llm.errors import DelegateError, LoadError, PromptError, RequestError
 from delegate_llm.pairs.batches import check_batch, check_texts, check_top
 from delegate_llm.pairs.http import API_KEY, Client
 from delegate_llm.pairs.pair import OnStep, Pair, Piece
@@ -37,10 +38,19 @@ RENDER: Final = "/v1/delegation/render"
 SCORE: Final = "/v1/delegation/score"
 TOKENS: Final = "/v1/delegation/tokens"
 
-_ABOUT: Final = frozenset({"base", "reasoner", "context", "size", "stops", "policy"})
-"""What a server tells of its pair."""
 _READ: Final = 600.0
 """Seconds."""
+
+
+class _About(BaseModel):
+    """What a server tells of its pair."""
+
+    base: str
+    reasoner: str
+    context: int | None
+    size: int
+    stops: tuple[str, ...]
+    policy: dict[str, Any]
 
 
 def load_remote_pair(
@@ -59,17 +69,22 @@ def load_remote_pair(
     own = DelegationPolicy.read(policy) if isinstance(policy, str | Path) else policy
     own = None if own is None else DelegationPolicy.of(own)
     client = Client(_address(base_url), api_key or os.environ.get(API_KEY), timeout, max_retries)
-    about = client.ask("GET", PAIR)
-    if not isinstance(about, dict) or not about.keys() >= _ABOUT:
+
+    def read(said: Any) -> tuple[dict[str, Any], DelegationPolicy]:
+        about = _About.model_validate(said).model_dump()
+        for who, wanted in (("base", base), ("reasoner", reasoner)):
+            if wanted is not None and str(wanted) != about[who]:
+                found = about[who]
+                msg = f"{who}: the server carries {found!r}, not {str(wanted)!r}; leave it out to take that"
+                raise LoadError(msg)
+        return about, own or DelegationPolicy.of(about["policy"])
+
+    try:
+        about, policy = client.ask(read, "GET", PAIR)
+    except BaseException:
         client.close()
-        msg = f"what answers at {client.address} is no delegate-llm server: it tells nothing of its pair"
-        raise EngineError(msg)
-    for who, wanted in (("base", base), ("reasoner", reasoner)):
-        if wanted is not None and str(wanted) != about[who]:
-            client.close()
-            msg = f"{who}: the server carries {about[who]!r}, not {str(wanted)!r}; leave it out to take that"
-            raise LoadError(msg)
-    return RemotePair(client, about, policy=own or DelegationPolicy.of(about["policy"]))
+        raise
+    return RemotePair(client, about, policy=policy)
 
 
 def _address(base_url: str | None) -> str:
@@ -187,11 +202,12 @@ class RemotePair(Pair):
         futures = [
             self._client.start(
                 self._client.asked(
+                    Trace.model_validate,
                     "POST",
                     SCORE,
                     {
                         **self._asked(prompt, tools, request),
-                        "completion": text if isinstance(text, str) else list(text),
+                        "completion": _told_text(text),
                         **({"top": top} if top else {}),
                     },
                 )
@@ -199,12 +215,11 @@ class RemotePair(Pair):
             for prompt, text in zip(prompts, completions, strict=True)
         ]
         wait(futures, None)
-        return [Trace.model_validate(future.result()) for future in futures]
+        return [future.result() for future in futures]
 
     def _asked(self, prompt: Prompt, tools: Tools, request: Request) -> dict[str, Any]:
         """A call as the server takes it."""
-        return {
-            **_told(prompt, tools, self._writer),
+        settings = {
             "policy": request.policy.to_fields(),
             "max_tokens": request.max_tokens,
             "temperature": request.sampling.temperature,
@@ -219,6 +234,9 @@ class RemotePair(Pair):
             if request.grammar is None
             else {"kind": request.grammar.kind, "source": request.grammar.source},
         }
+        for name, value in settings.items():
+            _check_told(name, value)
+        return {**_told(prompt, tools, self._writer), **settings}
 
     def _events(self, asked: dict[str, Any], on_step: OnStep | None) -> Iterator[Piece | Generation]:
         heard = queue.SimpleQueue[Piece | Generation | None]()
@@ -246,14 +264,12 @@ class _RemotePrompter:
         """Token ids for the base and for the reasoner."""
         if isinstance(prompt, Rendered):
             return prompt if self._writer is None else prompt.alone(self._writer)
-        said = self._client.ask("POST", RENDER, _told(prompt, tools, self._writer))
-        ids = tuple(said["base"]), tuple(said["reasoner"])
-        return Rendered(*ids, said["thinking"], said["reasoner_thinking"])
+        return self._client.ask(_rendered, "POST", RENDER, _told(prompt, tools, self._writer))
 
     def completion_ids(self, completion: str | Sequence[int]) -> list[int]:
         """Token ids of a given answer."""
-        told = completion if isinstance(completion, str) else list(completion)
-        return list(self._client.ask("POST", TOKENS, {"completion": told})["ids"])
+        told = {"completion": _told_text(completion)}
+        return self._client.ask(lambda said: _ids(said["ids"]), "POST", TOKENS, told)
 
     def alone(self, who: Who) -> _RemotePrompter:
         """The prompts of one model, for both."""
@@ -272,13 +288,36 @@ def _told(prompt: Prompt, tools: Tools, writer: Who | None) -> dict[str, Any]:
         raise PromptError(msg)
     else:
         given = [dict(each) if isinstance(each, Mapping) else each for each in prompt]
-    told = {"prompt": given, "tools": None if tools is None else list(tools), "writer": writer}
-    try:
-        json.dumps(told)
-    except (TypeError, ValueError) as error:
-        msg = f"prompt: it cannot be sent as JSON: {error}"
-        raise PromptError(msg) from error
+    _check_told("prompt", given, PromptError)
+    shown = None if tools is None else list(tools)
+    _check_told("tools", shown)
+    return {"prompt": given, "tools": shown, "writer": writer}
+
+
+def _told_text(completion: str | Sequence[int]) -> str | list[int]:
+    """A given answer as JSON."""
+    told = completion if isinstance(completion, str) else list(completion)
+    _check_told("completion", told, PromptError)
     return told
+
+
+def _check_told(name: str, value: Any, error: type[DelegateError] = RequestError) -> None:
+    """Raise an error if a value is none that JSON has: a NaN, half a character (a lone surrogate), bytes."""
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as wrong:
+        msg = f"{name}: it cannot be sent as JSON: {wrong}"
+        raise error(msg) from wrong
+
+
+def _rendered(said: Any) -> Rendered:
+    """A prompt that the server has rendered."""
+    ids = tuple(_ids(said["base"])), tuple(_ids(said["reasoner"]))
+    return Rendered(*ids, flag("thinking", said["thinking"]), flag("thinking", said["reasoner_thinking"]))
+
+
+def _ids(said: Any) -> list[int]:
+    return [integer("id", each, low=0) for each in said]
 
 
 def _nowhere(_: Any) -> str:

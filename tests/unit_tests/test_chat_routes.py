@@ -167,8 +167,20 @@ def test_one_bad_input_spoils_no_batch() -> None:
     assert model.batch(["a?", "b?"])[1].content == "fine"
 
 
-def test_too_long_a_prompt_in_a_batch_is_its_own_error(model: DelegatedChatModel) -> None:
+def test_too_long_a_prompt_in_a_batch_is_its_own_error(
+    model: DelegatedChatModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[int] = []
+    run = type(model.load()).generate_batch
+
+    def counted(self: Any, prompts: Any, **settings: Any) -> Any:
+        ran.append(len(prompts))
+        return run(self, prompts, **settings)
+
+    monkeypatch.setattr(type(model.load()), "generate_batch", counted)
     answers = model.batch([QUESTION, "pens " * 2000, OTHER], return_exceptions=True)
+    assert ran == [2]
+    monkeypatch.undo()
     assert isinstance(answers[1], PromptError)
     assert near(record(answers[0]), record(model.invoke(QUESTION)))
     assert near(record(answers[2]), record(model.invoke(OTHER)))
