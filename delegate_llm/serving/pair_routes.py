@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -34,6 +34,10 @@ logger = logging.getLogger(__name__)
 _SETTINGS: Final = (
     *("max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "trace", "ignore_eos", "logprobs"),
 )
+_LOOK_S: Final = 0.2
+"""Seconds between looks at whether a client has left."""
+_LEFT: Final = 499
+"""As nginx calls it in its log; nobody reads it."""
 _ENDS: Final = "this server ends with it"
 _KNOWN: Final = {*_SETTINGS, "prompt", "tools", "writer", "policy", "grammar", "stream", "completion", "top"}
 
@@ -96,8 +100,8 @@ class PairServer:
         """Token ids of a text."""
         return {"ids": self.pair.prompter.completion_ids(_completion(body))}
 
-    async def score(self, body: dict[str, Any]) -> Response:
-        """A given text, read by both models."""
+    async def score(self, body: dict[str, Any], has_left: Callable[[], Awaitable[bool]]) -> Response:
+        """A given text, read by both models, unless whoever asked for it has left."""
         scoring = await asyncio.to_thread(
             self._writing(body).scoring,
             _prompt(body),
@@ -108,7 +112,8 @@ class PairServer:
         )
         for answer, tell in scoring.readings:
             sampling = sampling_of(answer, synchronous=self._synchronous)
-            await write(self._engine, answer, sampling, tell, next_=_ENDS)
+            if not await _wanted(write(self._engine, answer, sampling, tell, next_=_ENDS), has_left):
+                return Response(status_code=_LEFT)
         return Response(scoring.trace().to_json(), media_type="application/json")
 
     async def answer(self, body: dict[str, Any]) -> Response:
@@ -170,7 +175,7 @@ def pair_routes() -> APIRouter:
         return await _answered(request, _in_thread("tokens"))
 
     async def score(request: Request) -> Response:
-        return await _answered(request, lambda server, body: server.score(body))
+        return await _answered(request, lambda server, body: server.score(body, request.is_disconnected))
 
     async def answers(request: Request) -> Response:
         return await _answered(request, lambda server, body: server.answer(body))
@@ -179,6 +184,19 @@ def pair_routes() -> APIRouter:
     for path, handler in ((RENDER, render), (TOKENS, tokens), (SCORE, score), (ANSWERS, answers)):
         routes.add_api_route(path, handler, methods=["POST"])
     return routes
+
+
+async def _wanted(work: Coroutine[Any, Any, None], has_left: Callable[[], Awaitable[bool]]) -> bool:
+    """Do some work to its end, or until its client has left: then it is False."""
+    working = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait([working], timeout=_LOOK_S))[0]:
+            if await has_left():
+                return False
+        working.result()
+    finally:
+        working.cancel()
+    return True
 
 
 def _in_thread(name: str) -> Callable[[PairServer, dict[str, Any]], Any]:

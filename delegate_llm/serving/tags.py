@@ -59,10 +59,18 @@ def to_lark(tag: str, special: Mapping[str, int]) -> str | None:
     return "\n".join([f"start: {start}", *writer.rules, ""])
 
 
-_FORMATS: Final = (
-    *("any_text", "const_string", "json_schema", "or", "regex", "sequence"),
-    *("tag", "tags_with_separator", "triggered_tags"),
-)
+_FORMATS: Final[Mapping[str, frozenset[str]]] = {
+    "any_text": frozenset({"excludes"}),
+    "const_string": frozenset({"value"}),
+    "json_schema": frozenset({"json_schema", "style", "any_order"}),  # one order is any
+    "or": frozenset({"elements"}),
+    "regex": frozenset({"pattern"}),
+    "sequence": frozenset({"elements"}),
+    "tag": frozenset({"begin", "content", "end"}),
+    "tags_with_separator": frozenset({"tags", "separator", "at_least_one", "stop_after_first"}),
+    "triggered_tags": frozenset({"triggers", "tags", "at_least_one", "stop_after_first"}),
+}
+"""The fields of each that are followed."""
 
 
 class _Writer:
@@ -79,7 +87,17 @@ class _Writer:
         kind = form.get("type")
         if kind not in _FORMATS:
             _refuse(f"a {kind!r} format")
+        self._check(form)
         return str(getattr(self, f"_{kind}")(form))
+
+    @staticmethod
+    def _check(form: Mapping[str, Any]) -> None:
+        """Refuse what would be left out, unless it says nothing."""
+        kind = form.get("type", "tag")
+        for name, value in form.items():
+            off = value is None or value is False or value in ([], {})
+            if not off and name not in ("type", *_FORMATS[kind]):
+                _refuse(f"{name!r} of a {kind!r} format")
 
     def _rule(self, body: str, options: str = "", *, terminal: bool = False) -> str:
         name = f"{'T' if terminal else 't'}{len(self.rules)}"
@@ -101,8 +119,8 @@ class _Writer:
             _refuse(f"arguments in the style {form['style']!r}")
         return self._rule(f"%json {json.dumps(one_spelling(form['json_schema']))}")
 
-    def _any_text(self, _: Mapping[str, Any]) -> str:
-        return self._rule("/(?s:.*)/", terminal=True)
+    def _any_text(self, form: Mapping[str, Any]) -> str:
+        return self._rule(f"/(?s:.*)/{_without(form.get('excludes') or ())}", terminal=True)
 
     def _regex(self, form: Mapping[str, Any]) -> str:
         return self._rule(f"/{form['pattern'].replace('/', chr(92) + '/')}/", terminal=True)
@@ -122,8 +140,6 @@ class _Writer:
         return f"{tags}{more}" if form.get("at_least_one") else f"({tags}{more})?"
 
     def _triggered_tags(self, form: Mapping[str, Any]) -> str:
-        if form.get("excludes"):
-            _refuse("excluded strings")
         triggers: Sequence[str] = form["triggers"]
         parts = []
         for trigger in triggers:
@@ -132,8 +148,7 @@ class _Writer:
             tags = (self._tagged(each, _text(each["begin"]).removeprefix(trigger)) for each in begun)
             parts.append(f"{text} ({_any_of(tags)})")
         part = self._rule(_any_of(parts))
-        free = "".join(f" & ~/(?s:.*){_quoted(each)}(?s:.*)/" for each in triggers)
-        rest = self._rule(f"/(?s:.*)/{free}", terminal=True)
+        rest = self._rule(f"/(?s:.*)/{_without(triggers)}", terminal=True)
         if form.get("stop_after_first"):
             return part if form.get("at_least_one") else f"({part} | {rest})"
         return f"{part}{'+' if form.get('at_least_one') else '*'} {rest}?"
@@ -146,6 +161,7 @@ class _Writer:
 
     def _tagged(self, form: Mapping[str, Any], begin: str) -> str:
         """A tag whose beginning may have been said already."""
+        self._check(form)
         end = form["end"]
         ends = [end] if isinstance(end, str | Mapping) else end
         closing = _any_of(self._literal(_text(each)) for each in ends if _text(each))
@@ -159,6 +175,11 @@ def _text(said: Any) -> str:
     if not isinstance(said, str):
         _refuse("special tokens")
     return str(said)
+
+
+def _without(strings: Iterable[str]) -> str:
+    """What is behind the regular expression of a text that contains none of these."""
+    return "".join(f" & ~/(?s:.*){_quoted(each)}(?s:.*)/" for each in strings)
 
 
 def _quoted(text: str) -> str:

@@ -96,6 +96,29 @@ def test_allows_the_same(lexicon, form, good, bad):
     assert [text for text in bad if allows(lexicon, form, text)] == []
 
 
+def test_text_without_what_is_excluded(lexicon):
+    form = {"type": "any_text", "excludes": ["no/", "never"], "max_tokens": None}
+    assert allows(lexicon, form, "yes, no and nev er")
+    assert not allows(lexicon, form, "yes, no/")
+    assert not allows(lexicon, form, "I never say")
+
+
+@pytest.mark.parametrize(
+    ("form", "named"),
+    [
+        ({"type": "any_text", "max_tokens": 5}, "'max_tokens' of a 'any_text'"),
+        ({"type": "any_text", "max_chars": 5}, "'max_chars'"),
+        ({"type": "json_schema", "json_schema": True, "excludes": ["x"]}, "'excludes' of a 'json_schema'"),
+        ({"type": "json_schema", "json_schema": True, "max_whitespace_cnt": 0}, "'max_whitespace_cnt'"),
+        ({**AUTO, "new": "x"}, "'new' of a 'triggered_tags'"),
+        ({**AUTO, "tags": [{**TAGS[0], "new": "x"}]}, "'new' of a 'tag'"),
+    ],
+)
+def test_no_constraint_is_left_out(form, named):
+    with pytest.raises(RequestError, match=named):
+        to_lark(json.dumps({"format": form}), {})
+
+
 def test_the_older_form_stays():
     assert to_lark('{"structures": [], "triggers": []}', {}) is None
 
