@@ -20,10 +20,11 @@ ASKED = {"arms": ["delegated", "base", "reasoner"], "max_tokens": 80, "policy": 
 class Lent:
     """A pair that is not closed with the playground."""
 
-    close = None
-
     def __init__(self, pair):
         self._pair = pair
+
+    def close(self):
+        """Nothing: others use it still."""
 
     def __getattr__(self, name):
         return getattr(self._pair, name)
