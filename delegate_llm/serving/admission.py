@@ -119,7 +119,8 @@ def admit(sampling: Any, prompt_tokens: int, limits: Limits, *, temperature: flo
     _check_names(extra)
     told, level = _level(extra)
     _check_settings(sampling)
-    silent = is_silent(_policy(extra, limits))
+    policy = _policy(extra, limits)
+    silent = is_silent(policy)
     wanted = _logprobs(sampling, limits)
     if limits.special is not None:
         _translate(sampling.structured_outputs, limits.special)
@@ -136,7 +137,8 @@ def admit(sampling: Any, prompt_tokens: int, limits: Limits, *, temperature: flo
         sampling.extra_args[TEMPERATURE] = temperature
     if silent:
         sampling.extra_args |= {IDLE: 1, **({BRIEF: 1} if level != "full" and wanted is None else {})}
-    seeds = [(sampling.seed + at) % _SEEDS if sampled else None for at in range(sampling.n)]
+    named = sampled or policy.divergence == "random"
+    seeds = [(sampling.seed + at) % _SEEDS if named else None for at in range(sampling.n)]
     if not 0 <= sampling.seed <= _SEEDS - sampling.n:  # more than a message to the engine can hold
         sampling.extra_args[SEED], sampling.seed = as_int64(sampling.seed), 0
     return Admitted(sampling, told, level, wanted, seeds, silent)
