@@ -73,8 +73,8 @@ def serve(
     """
     from delegate_llm.vllm_plugin.versions import check_version  # noqa: PLC0415 - needed here only
 
-    check_version()
     keys = _keys(api_key)
+    check_version()
     from delegate_llm.serving.launch import (  # noqa: PLC0415 - brings pydantic
         Options,
         environment,

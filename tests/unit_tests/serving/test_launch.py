@@ -168,4 +168,5 @@ def test_without_vllm(monkeypatch):
 
 def test_an_empty_key():
     done = CliRunner().invoke(app, ["serve", "--host", "0.0.0.0", "--api-key", ""])
-    assert done.exit_code != 0
+    assert done.exit_code == 2
+    assert "api_key: it is empty" in done.stderr
