@@ -52,8 +52,9 @@ def draft(rows: Sequence[Row], base: Session, reasoner: Session) -> Iterator[Non
 
     A row drafts until its base is unsure, for that is where takeovers fall; drafting less or more never
     changes what is decided. The last proposal of a draft has not been read by the base yet, so a takeover
-    there wastes nothing. A row that stands alone also has the base read guesses at its next words, or what a
-    grammar leaves no choice about, so that one forward may draft several positions.
+    there wastes nothing. A row that stands alone also has the base read guesses at its next words, what the
+    reasoner would say or what was said before, or what a grammar leaves no choice about, so that one forward
+    may draft several positions.
 
     Args:
         rows: The answers to write; each ends with a `reason`.
@@ -73,7 +74,7 @@ def draft(rows: Sequence[Row], base: Session, reasoner: Session) -> Iterator[Non
         else:
             _run_abreast(rows, base)
         if _is_time(rows, bound):
-            ask(rows, reasoner)
+            ask(rows, reasoner, beyond=len(rows) == 1)
         yield
         rows = retain(rows, base, reasoner)
 
@@ -119,23 +120,31 @@ def propose(rows: Sequence[Row], logits: Tensor) -> None:
         row.propose(int(values[0]), values[1], said[at], score, **more)
 
 
-def ask(rows: Sequence[Row], reasoner: Session) -> None:
-    """Let the reasoner read the drafts where it is asked, and settle every draft."""
+def ask(rows: Sequence[Row], reasoner: Session, *, beyond: bool = False) -> None:
+    """Let the reasoner read the drafts where it is asked, and settle every draft.
+
+    Args:
+        rows: Those to settle.
+        reasoner: A session with one row per answer.
+        beyond: Whether it reads one token more and tells what it would say next, where a row goes on if its
+            draft stands.
+    """
     widths = [_width(row) for row in rows]
+    ends = [width + (beyond and _leads_on(row, width)) for row, width in zip(rows, widths, strict=True)]
     reading = [(row, width) for row, width in zip(rows, widths, strict=True) if width]
     heard: Iterator[Heard] = iter(())
     if reading:
-        logits = reasoner.read(
-            [
-                row.reasoner_sequence(width) if width else None
-                for row, width in zip(rows, widths, strict=True)
-            ],
-            last=widths,
-        )
-        said = [logits[at, -width:] for at, width in enumerate(widths) if width]
+        sequences = [row.reasoner_sequence(end) if end else None for row, end in zip(rows, ends, strict=True)]
+        logits = reasoner.read(sequences, last=ends)
+        said = [
+            logits[at, -end:][:width]
+            for at, (width, end) in enumerate(zip(widths, ends, strict=True))
+            if width
+        ]
         heard = _hear(reading, said)
-    for row, width in zip(rows, widths, strict=True):
-        row.settle(list(islice(heard, width)))
+    for at, (row, width, end) in enumerate(zip(rows, widths, ends, strict=True)):
+        if row.settle(list(islice(heard, width))) and end > width:
+            row.hint = _next_word(row, logits[at, -1:])
 
 
 def retain(rows: list[Row], base: Session, reasoner: Session) -> list[Row]:
@@ -152,14 +161,35 @@ def _width(row: Row) -> int:
     return max((at for at, each in enumerate(row.draft, 1) if each.asked), default=0)
 
 
+def _leads_on(row: Row, width: int) -> bool:
+    """Whether the base goes on behind a draft that is read to its end, if all of it stands."""
+    return (
+        0 < width == len(row.draft)
+        and row.head < row.room
+        and row.draft[-1].token not in row.vocabulary.eos
+        and not row.referee.base_only  # what is asked there is taken over
+    )
+
+
+def _next_word(row: Row, logits: Tensor) -> int:
+    """What the reasoner would say at the head of the draft, by its logits `[1, V]` there."""
+    drawable = tokens_only(logits.float(), row.vocabulary)
+    return int(draw(drawable, row.request.sampling, [row.seed], [row.head])[0])
+
+
 def _run_ahead(row: Row, base: Session, recall: Recall) -> None:
-    """Draft one more position, and as many more as a guess at the base's words turns out right."""
+    """Draft one more position, and as many more as a guess at the base's words turns out right.
+
+    The first guess is what the reasoner would say, where it has read that far: the two mostly agree.
+    """
     if _is_full(row):
         return
     sequence = row.base_sequence()
     room = min(row.room - row.head - 1, row.request.draft - len(row.draft))
     forced = row.guide.forced(row.answer_ahead())[: max(0, room)] if row.guide else []
-    guess = forced or recall.guess(sequence, len(row.base_prompt) + len(row.tokens), room)
+    hint = [] if forced or row.hint is None or room < 1 else [row.hint]
+    settled = len(row.base_prompt) + len(row.tokens)
+    guess = forced or [*hint, *recall.guess([*sequence, *hint], settled, room - len(hint))]
     sequence += guess
     logits = base.read([sequence], last=1 + len(guess))[0]
     for right in range(1 + len(guess)):
@@ -168,8 +198,8 @@ def _run_ahead(row: Row, base: Session, recall: Recall) -> None:
         row.settle_unasked()
         if right == len(guess) or said != guess[right] or row.reason is not None or _is_full(row):
             break
-    if guess and not forced:
-        recall.learn(right, len(guess))
+    if not forced and len(hint) <= right and len(hint) < len(guess):
+        recall.learn(right - len(hint), len(guess) - len(hint))
 
 
 def _run_abreast(rows: Sequence[Row], base: Session) -> None:

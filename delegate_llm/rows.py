@@ -112,6 +112,8 @@ class Row:
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     reason: FinishReason | None = None
     changed: int = 0
+    hint: int | None = None
+    """What the reasoner would say at the head, where it has read that far."""
     foresight: Foresight = field(init=False)
     text: AnswerText = field(init=False)
     standing: Standing = field(init=False)
@@ -182,6 +184,7 @@ class Row:
         if asked and entropy is not None and self.referee.can_spend(self.ahead):
             self.foresight.expect(entropy, self.referee.bar(self.ahead))
         self.draft.append(Proposal(token, entropy, said, score, asked, opens, allowed, likelihood))
+        self.hint = None
 
     def settle_unasked(self) -> None:
         """Decide the leading proposals at which the reasoner is not consulted: they stand."""
@@ -194,13 +197,16 @@ class Row:
         if count:
             self._drop(count)
 
-    def settle(self, heard: Sequence[Heard]) -> None:
+    def settle(self, heard: Sequence[Heard]) -> bool:
         """Decide the draft in order, up to the first token that differs from it.
 
         Args:
             heard: The reasoner's word on each leading proposal that it has read.
+
+        Returns:
+            Whether the whole draft stands.
         """
-        spent, dropped = self.standing.spent, 0
+        spent, dropped, stands = self.standing.spent, 0, False
         for index, proposal in enumerate(self.draft):
             # Only a takeover makes the standing differ from the one the proposal was made with.
             if self.standing.spent != spent:
@@ -215,8 +221,11 @@ class Row:
             if self._decide(proposal, heard[index] if read else None) != proposal.token:
                 dropped = len(self.draft) - index - 1
                 break
+        else:
+            stands = True
         self.foresight.settled(dropped)
         self._drop(len(self.draft))
+        return stands
 
     def _drop(self, count: int) -> None:
         """Forget the first `count` proposals, decided or not."""

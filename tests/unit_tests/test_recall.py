@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delegate_llm import Budget, DelegationPolicy
-from delegate_llm.pairs.scripted import scripted_pair
+from delegate_llm.pairs.scripted import Script, scripted_pair
 from delegate_llm.recall import Recall
 
 SONG = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
@@ -109,3 +109,29 @@ def test_a_draft_never_grows_beyond_what_was_asked_for() -> None:
     policy = DelegationPolicy(threshold=99.0, budget=Budget(asks=50))
     made = pair.generate("012", policy=policy, max_tokens=50, ignore_eos=True, draft=0)
     assert made.usage.base_forwards == made.usage.reasoner_forwards == 50
+
+
+LETTERS = "".join(map(chr, range(0x4E00, 0x4E00 + 200)))
+
+
+def next_letter(tokens: Sequence[int]) -> list[float]:
+    """Never repeats itself."""
+    return [4.0 if token == (tokens[-1] + 1) % 200 else 0.0 for token in range(200)]
+
+
+def other_letter(tokens: Sequence[int]) -> list[float]:
+    return [4.0 if token == (tokens[-1] + 7) % 200 else 0.0 for token in range(200)]
+
+
+@pytest.mark.parametrize(("reasoner", "spared"), [(next_letter, 1), (other_letter, 0)])
+def test_the_reasoner_s_next_word_is_guessed_too(reasoner: Script, spared: int) -> None:
+    pair = scripted_pair(next_letter, reasoner, LETTERS)
+    # Bounded drafts, and never a takeover: each is read to its end.
+    settings = {"policy": DelegationPolicy(threshold=99.0), "max_tokens": 100, "draft": 4}
+    fast = pair.generate(LETTERS[:3], **settings)
+    slow = pair.generate(LETTERS[:3], schedule="lockstep", **settings)
+    assert fast.token_ids == slow.token_ids == tuple(range(3, 103))
+    assert fast.usage.reasoner_forwards == 20
+    # One a draft behind the first; what is told of the last one leads nowhere.
+    assert fast.usage.base_forwards == 100 - spared * 19
+    assert fast.usage.reasoner_tokens == slow.usage.reasoner_tokens + 19
