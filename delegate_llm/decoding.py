@@ -144,7 +144,7 @@ def ask(rows: Sequence[Row], reasoner: Session, *, beyond: bool = False) -> None
         heard = _hear(reading, said)
     for at, (row, width, end) in enumerate(zip(rows, widths, ends, strict=True)):
         if row.settle(list(islice(heard, width))) and end > width:
-            row.hint = _next_word(row, logits[at, -1:])
+            row.hint = [_next_word(row, logits[at, -1:])]
 
 
 def retain(rows: list[Row], base: Session, reasoner: Session) -> list[Row]:
@@ -180,16 +180,19 @@ def _next_word(row: Row, logits: Tensor) -> int:
 def _run_ahead(row: Row, base: Session, recall: Recall) -> None:
     """Draft one more position, and as many more as a guess at the base's words turns out right.
 
-    The first guess is what the reasoner would say, where it has read that far: the two mostly agree.
+    The first guess is what the reasoner would say, where it has read that far, or the rest of a draft behind
+    the token that was taken over.
     """
     if _is_full(row):
         return
     sequence = row.base_sequence()
     room = min(row.room - row.head - 1, row.request.draft - len(row.draft))
     forced = row.guide.forced(row.answer_ahead())[: max(0, room)] if row.guide else []
-    hint = [] if forced or row.hint is None or room < 1 else [row.hint]
-    settled = len(row.base_prompt) + len(row.tokens)
-    guess = forced or [*hint, *recall.guess([*sequence, *hint], settled, room - len(hint))]
+    guess = forced or row.hint[: max(0, room)]
+    known = len(guess)
+    if known <= 1:
+        settled = len(row.base_prompt) + len(row.tokens)
+        guess = [*guess, *recall.guess([*sequence, *guess], settled, room - known)]
     sequence += guess
     logits = base.read([sequence], last=1 + len(guess))[0]
     for right in range(1 + len(guess)):
@@ -198,8 +201,8 @@ def _run_ahead(row: Row, base: Session, recall: Recall) -> None:
         row.settle_unasked()
         if right == len(guess) or said != guess[right] or row.reason is not None or _is_full(row):
             break
-    if not forced and len(hint) <= right and len(hint) < len(guess):
-        recall.learn(right - len(hint), len(guess) - len(hint))
+    if known <= right and known < len(guess):
+        recall.learn(right - known, len(guess) - known)
 
 
 def _run_abreast(rows: Sequence[Row], base: Session) -> None:

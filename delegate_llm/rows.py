@@ -112,8 +112,8 @@ class Row:
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     reason: FinishReason | None = None
     changed: int = 0
-    hint: int | None = None
-    """What the reasoner would say at the head, where it has read that far."""
+    hint: list[int] = field(default_factory=list)
+    """What the base may well say at the head; forgotten once it has said something there."""
     foresight: Foresight = field(init=False)
     text: AnswerText = field(init=False)
     standing: Standing = field(init=False)
@@ -184,7 +184,7 @@ class Row:
         if asked and entropy is not None and self.referee.can_spend(self.ahead):
             self.foresight.expect(entropy, self.referee.bar(self.ahead))
         self.draft.append(Proposal(token, entropy, said, score, asked, opens, allowed, likelihood))
-        self.hint = None
+        self.hint = []
 
     def settle_unasked(self) -> None:
         """Decide the leading proposals at which the reasoner is not consulted: they stand."""
@@ -220,6 +220,7 @@ class Row:
                 break
             if self._decide(proposal, heard[index] if read else None) != proposal.token:
                 dropped = len(self.draft) - index - 1
+                self.hint = [each.token for each in self.draft[index + 1 :]]
                 break
         else:
             stands = True

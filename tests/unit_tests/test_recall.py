@@ -135,3 +135,25 @@ def test_the_reasoner_s_next_word_is_guessed_too(reasoner: Script, spared: int) 
     # One a draft behind the first; what is told of the last one leads nowhere.
     assert fast.usage.base_forwards == 100 - spared * 19
     assert fast.usage.reasoner_tokens == slow.usage.reasoner_tokens + 19
+
+
+def counting(tokens: Sequence[int]) -> list[float]:
+    """Says where it stands, whatever was said before."""
+    return [99.0 if token == len(tokens) % 200 else 0.0 for token in range(200)]
+
+
+def counting_oddly(tokens: Sequence[int]) -> list[float]:
+    place = len(tokens) + (len(tokens) % 10 == 7)
+    return [99.0 if token == place % 200 else 0.0 for token in range(200)]
+
+
+def test_what_a_takeover_drops_is_guessed_again() -> None:
+    pair = scripted_pair(counting, counting_oddly, LETTERS)
+    # The base is sure of itself, so nothing foretells a takeover.
+    settings = {"policy": DelegationPolicy(divergence="js", threshold=0.3), "max_tokens": 100}
+    fast = pair.generate(LETTERS[:3], **settings)
+    slow = pair.generate(LETTERS[:3], schedule="lockstep", **settings)
+    assert fast.token_ids == slow.token_ids
+    assert fast.trace.summary.changed == 10
+    # Takeovers drop what stands behind them, and all of it is said once more.
+    assert fast.usage.base_forwards < 120
