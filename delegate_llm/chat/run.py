@@ -63,11 +63,7 @@ class Job:
     @property
     def settings(self) -> dict[str, Any]:
         """For the pair, but for the seed."""
-        settings = dict(self.call.settings)
-        if stops := self.pair.prompter.stops:  # of a template in plain words
-            stop = settings.get("stop") or ()
-            settings["stop"] = (*([stop] if isinstance(stop, str) else stop), *stops)
-        return {**settings, "policy": self.policy}
+        return {**self.call.settings, "policy": self.policy}
 
 
 def run(job: Job) -> list[Generation]:

@@ -11,6 +11,7 @@ import json
 import os
 import queue
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -279,8 +280,7 @@ class _RemotePrompter:
 def _told(prompt: Prompt, tools: Tools, writer: Who | None) -> dict[str, Any]:
     """A prompt as JSON."""
     if isinstance(prompt, Rendered):
-        given: Any = {"base": prompt.base, "reasoner": prompt.reasoner, "thinking": prompt.thinking}
-        given["reasoner_thinking"] = prompt.reasoner_thinking
+        given: Any = asdict(prompt)
     elif isinstance(prompt, str):
         given = prompt
     elif isinstance(prompt, bytes) or not isinstance(prompt, Sequence):
@@ -313,7 +313,8 @@ def _check_told(name: str, value: Any, error: type[DelegateError] = RequestError
 def _rendered(said: Any) -> Rendered:
     """A prompt that the server has rendered."""
     ids = tuple(_ids(said["base"])), tuple(_ids(said["reasoner"]))
-    return Rendered(*ids, flag("thinking", said["thinking"]), flag("thinking", said["reasoner_thinking"]))
+    thinking = flag("thinking", said["thinking"]), flag("thinking", said["reasoner_thinking"])
+    return Rendered(*ids, *thinking, tuple(map(str, said.get("stops", ()))))
 
 
 def _ids(said: Any) -> list[int]:

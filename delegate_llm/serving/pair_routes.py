@@ -285,7 +285,11 @@ def _prompt(body: dict[str, Any]) -> Any:
     except (KeyError, TypeError) as error:
         msg = "prompt: a rendered one has token ids for 'base' and 'reasoner'"
         raise PromptError(msg) from error
-    return Rendered(*ids, bool(prompt.get("thinking")), bool(prompt.get("reasoner_thinking")))
+    stops = prompt.get("stops", [])
+    if not isinstance(stops, list) or not all(isinstance(each, str) and each for each in stops):
+        msg = f"prompt: 'stops' are texts, not {stops!r:.80}"
+        raise PromptError(msg)
+    return Rendered(*ids, bool(prompt.get("thinking")), bool(prompt.get("reasoner_thinking")), tuple(stops))
 
 
 def _tools(body: dict[str, Any]) -> Any:

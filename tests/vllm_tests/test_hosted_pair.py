@@ -309,7 +309,7 @@ def test_a_caller_who_has_had_enough(hosted):
         ({"temperature": 3.0}, RequestError, "temperature: 3.0 is more than vLLM takes"),
         ({"policy": {"budget": 10**400}}, PolicyError, "limit"),
     ],
-    ids=str,
+    ids=lambda given: given if isinstance(given, str) else None,
 )
 def test_bad_settings(hosted, settings, error, said):
     with pytest.raises(error, match=said):

@@ -187,7 +187,7 @@ def test_two_hundred_at_sixteen_at_a_time(remote, reference):
         ({"nonsense": 0}, RequestError, "nonsense"),
         ({"grammar": {"json": {"type": "no such type"}}}, GrammarError, "grammar"),
     ],
-    ids=str,
+    ids=lambda given: given if isinstance(given, str) else None,
 )
 def test_bad_settings(remote, settings, error, said):
     with pytest.raises(error, match=said):
