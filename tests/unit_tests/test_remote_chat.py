@@ -66,6 +66,31 @@ def model_of(told: Told, **settings: Any) -> Iterator[DelegatedChatModel]:
         yield DelegatedChatModel(pair=pair, **settings)
 
 
+def test_what_ends_an_answer_travels_with_its_prompt() -> None:
+    """A template in plain words has no token for it; the server that renders a prompt knows the strings."""
+    asked = []
+
+    def say(path: str, body: Any) -> Said:
+        asked.append(body)
+        if path.endswith("/pair"):
+            return 200, {}, json.dumps({**ABOUT, "stops": ["User:"]})
+        if path.endswith("/render"):
+            ids = {"base": [1], "reasoner": [2], "thinking": False, "reasoner_thinking": True}
+            return 200, {}, json.dumps({**ids, "stops": ["User:"]})
+        return 200, {}, EVENT
+
+    with serving(say) as url, load_pair(backend="remote", base_url=url, max_retries=0) as pair:
+        DelegatedChatModel(pair=pair, stop=["x"]).invoke("hello")
+    assert asked[-1]["prompt"] == {
+        "base": [1],
+        "reasoner": [2],
+        "thinking": False,
+        "reasoner_thinking": True,
+        "stops": ["User:"],
+    }
+    assert asked[-1]["stop"] == ["x"]
+
+
 @pytest.mark.parametrize("route", ["batch", "abatch"])
 @pytest.mark.parametrize("n", [1, 2])
 def test_one_bad_prompt_of_a_batch_makes_nothing_run_twice(route: str, n: int) -> None:

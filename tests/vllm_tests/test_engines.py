@@ -117,7 +117,7 @@ def random_pairs(tmp_path_factory):
     for seed, who in enumerate(("base", "reasoner")):
         save(folder / who, seed, head_dim=32, hidden_size=128)
     both = folder / "base", folder / "reasoner"
-    hosted = load_pair(*both, backend="vllm", ahead=3, engine_args={"max_model_len": 128})
+    hosted = load_pair(*both, backend="vllm", ahead=3, engine_args={"max_model_len": 128, "block_size": 32})
     yield hosted, load_pair(*both)
     hosted.close()
 

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
@@ -156,6 +157,10 @@ def test_prompts_scores_and_arms(remote, reference):
     assert remote.prompter.completion_ids("So 3 + 4") == reference.prompter.completion_ids("So 3 + 4")
     rendered = remote.prompter.render(CHATS[0], tools=TOOLS)
     assert essence(remote.generate(rendered)) == essence(reference.generate(rendered))
+    rendered = replace(rendered, stops=("=",))
+    assert essence(remote.generate(rendered)) == essence(reference.generate(rendered))
+    with pytest.raises(PromptError, match="prompt: 'stops' are texts"):
+        remote.generate(replace(rendered, stops=(7,)))
     found, wanted = (pair.score(CHATS[0], "So 3 + 4 = 7.") for pair in (remote, reference))
     assert found.summary == wanted.summary
     assert [each.reasoner_token for each in found.decisions] == [
