@@ -26,6 +26,7 @@ __all__ = ("Method", "Plan", "counted", "requests")
 _SETTLES: Final = 0.1  # seconds in which the last step's counts come in
 _WARM: Final = 8  # tokens of each request that warms an engine up
 _names: Final = itertools.count()
+_Read = Callable[[], Answer]
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,9 @@ async def load(plan: Plan) -> list[Lap]:
                 total[0] = Counts()
                 began = time.perf_counter()
                 one = partial(_answer, engine, method, tokens=plan.tokens, stops=plan.stops)
-                answers = await _serve(one, prompts, level)
+                said = await _serve(one, prompts, level)
                 seconds = time.perf_counter() - began
+                answers = [each() for each in said]
                 await asyncio.sleep(_SETTLES)
                 laps.append(Lap(method.name, level, seconds, answers, total[0]))
                 speed = sum(len(each.tokens) for each in answers) / seconds
@@ -162,19 +164,20 @@ async def load(plan: Plan) -> list[Lap]:
 
 
 async def _serve(
-    answer: Callable[[list[int]], Awaitable[Answer]], prompts: Sequence[list[int]], level: int
-) -> list[Answer]:
+    answer: Callable[[list[int]], Awaitable[_Read]], prompts: Sequence[list[int]], level: int
+) -> list[_Read]:
     """Answers to all prompts, `level` of them in flight."""
     free = asyncio.Semaphore(level)
 
-    async def one(prompt: list[int]) -> Answer:
+    async def one(prompt: list[int]) -> _Read:
         async with free:
             return await answer(prompt)
 
     return list(await asyncio.gather(*map(one, prompts)))
 
 
-async def _answer(engine: Any, method: Method, prompt: list[int], *, tokens: int, stops: list[int]) -> Answer:
+async def _answer(engine: Any, method: Method, prompt: list[int], *, tokens: int, stops: list[int]) -> _Read:
+    """Have a prompt answered; what was decided is read when no other answer waits."""
     from vllm import SamplingParams  # noqa: PLC0415 - only in the process that serves
     from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415 - likewise
 
@@ -210,7 +213,7 @@ async def _answer(engine: Any, method: Method, prompt: list[int], *, tokens: int
                     (flat.token_ids[start:end], flat.logprobs[start:end])
                     for start, end in zip(flat.start_indices, flat.end_indices, strict=True)
                 ]
-    return decided(columns, began, arrivals, method, said)
+    return partial(decided, columns, began, arrivals, method, said)
 
 
 def main() -> None:
