@@ -21,7 +21,7 @@ from delegate_llm.divergence import BASE_SIGNALS, CACHED, DIVERGENCES, FLOOR, WE
 from delegate_llm.errors import NumericsError
 from delegate_llm.foresight import patience
 from delegate_llm.pairs.seam import Session
-from delegate_llm.recall import Recall
+from delegate_llm.recall import BLOCK, Recall
 from delegate_llm.rows import Heard, Likelihood, Row, Vocabulary
 from delegate_llm.sampling import draw, uniform
 
@@ -143,7 +143,7 @@ def ask(rows: Sequence[Row], reasoner: Session, *, beyond: bool = False) -> None
         ]
         heard = _hear(reading, said)
     for at, (row, width, end) in enumerate(zip(rows, widths, ends, strict=True)):
-        if row.settle(list(islice(heard, width))) and end > width:
+        if row.settle(list(islice(heard, width))) and end > width and not row.hint:
             row.hint = [_next_word(row, logits[at, -1:])]
 
 
@@ -188,7 +188,7 @@ def _run_ahead(row: Row, base: Session, recall: Recall) -> None:
     sequence = row.base_sequence()
     room = min(row.room - row.head - 1, row.request.draft - len(row.draft))
     forced = row.guide.forced(row.answer_ahead())[: max(0, room)] if row.guide else []
-    guess = forced or row.hint[: max(0, room)]
+    guess = forced or row.hint[: max(0, min(room, BLOCK))]
     known = len(guess)
     if known <= 1:
         settled = len(row.base_prompt) + len(row.tokens)

@@ -12,12 +12,12 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ("Recall",)
+__all__ = ("BLOCK", "Recall")
 
-# Tokens guessed where one, two, or more of the last tokens agree with an earlier place: with the token
-# before them, blocks of three, four and eight.
-_LENGTHS: Final = (2, 3, 7)
-_BLOCK: Final = 7
+BLOCK: Final = 7
+"""Tokens guessed at most: with the one before them, a forward over eight."""
+# Where one, two, or more of the last tokens agree with an earlier place.
+_LENGTHS: Final = (2, 3, BLOCK)
 # Where a block of eight costs more than this many forwards over one token on top, short guesses do not pay.
 _DEAR: Final = 0.3
 _MOST: Final = 4.0
@@ -34,7 +34,7 @@ class Recall:
         """
         self._price = price
         # Alone, a token is a poor guide: it serves where a wrong guess costs next to nothing.
-        self._alike, self._lengths = (2, (_BLOCK,) * 3) if price > _DEAR else (1, _LENGTHS)
+        self._alike, self._lengths = (2, (BLOCK,) * 3) if price > _DEAR else (1, _LENGTHS)
         self._after_pair: dict[tuple[int, int], int] = {}
         self._after: dict[int, int] = {}
         self._read = 1
@@ -61,7 +61,7 @@ class Recall:
 
     def learn(self, right: int, guessed: int) -> None:
         """See how many tokens of a guess the base said itself."""
-        self._credit = min(_MOST, self._credit + right - self._price * guessed / _BLOCK)
+        self._credit = min(_MOST, self._credit + right - self._price * guessed / BLOCK)
 
     def _remember(self, sequence: Sequence[int], settled: int) -> None:
         for at in range(self._read, settled):

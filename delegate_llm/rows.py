@@ -113,7 +113,7 @@ class Row:
     reason: FinishReason | None = None
     changed: int = 0
     hint: list[int] = field(default_factory=list)
-    """What the base may well say at the head; forgotten once it has said something there."""
+    """What the base may well say from the head on; forgotten once it says something else."""
     foresight: Foresight = field(init=False)
     text: AnswerText = field(init=False)
     standing: Standing = field(init=False)
@@ -184,7 +184,7 @@ class Row:
         if asked and entropy is not None and self.referee.can_spend(self.ahead):
             self.foresight.expect(entropy, self.referee.bar(self.ahead))
         self.draft.append(Proposal(token, entropy, said, score, asked, opens, allowed, likelihood))
-        self.hint = []
+        self.hint = self.hint[1:] if self.hint[:1] == [token] else []
 
     def settle_unasked(self) -> None:
         """Decide the leading proposals at which the reasoner is not consulted: they stand."""
@@ -207,6 +207,7 @@ class Row:
             Whether the whole draft stands.
         """
         spent, dropped, stands = self.standing.spent, 0, False
+        hint, self.hint = self.hint, []
         for index, proposal in enumerate(self.draft):
             # Only a takeover makes the standing differ from the one the proposal was made with.
             if self.standing.spent != spent:
@@ -220,10 +221,10 @@ class Row:
                 break
             if self._decide(proposal, heard[index] if read else None) != proposal.token:
                 dropped = len(self.draft) - index - 1
-                self.hint = [each.token for each in self.draft[index + 1 :]]
+                self.hint = [*(each.token for each in self.draft[index + 1 :]), *hint]
                 break
         else:
-            stands = True
+            self.hint, stands = hint, True
         self.foresight.settled(dropped)
         self._drop(len(self.draft))
         return stands
