@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from delegate_llm.foresight import Foresight
 from delegate_llm.gates import GateView
 from delegate_llm.policy import Referee, Standing
+from delegate_llm.repetition import is_repetition
 from delegate_llm.text import AnswerText
 from delegate_llm.trace import Decision, Logprob, Summary, TokenLogprobs, Trace
 
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 __all__ = ("Heard", "Likelihood", "Proposal", "Row", "Vocabulary")
 
 FinishReason = Literal["stop", "length", "repetition"]
-
-# An answer has run into a loop when its last _SPAN tokens repeat a cycle of at most _CYCLE; looked for
-# every _EVERY tokens. Long enough that a table or a row of zeros passes.
-_SPAN, _CYCLE, _EVERY = 128, 32, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,15 +387,7 @@ class Row:
             self.reason = "stop"
         elif len(self.tokens) >= self.room:
             self.reason = "length"
-        elif self.request.grammar is None and not self.request.ignore_eos and _loops(self.tokens):
+        elif self.request.grammar is None and not self.request.ignore_eos and is_repetition(self.tokens):
             self.reason = "repetition"
         if self.reason is not None:
             self.text.finish()
-
-
-def _loops(tokens: list[int]) -> bool:
-    """Whether the end of the answer is one short cycle over and over."""
-    if len(tokens) < _SPAN or len(tokens) % _EVERY:
-        return False
-    tail = tokens[-_SPAN:]
-    return any(tail[cycle:] == tail[:-cycle] for cycle in range(1, _CYCLE + 1))
