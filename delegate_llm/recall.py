@@ -15,7 +15,7 @@ from typing import Final
 __all__ = ("BLOCK", "Recall")
 
 BLOCK: Final = 7
-"""Tokens guessed at most: with the one before them, a forward over eight."""
+"""Tokens of a guess at most: with the one before them, a forward over eight."""
 # Where one, two, or more of the last tokens agree with an earlier place.
 _LENGTHS: Final = (2, 3, BLOCK)
 # Where a block of eight costs more than this many forwards over one token on top, short guesses do not pay.

@@ -33,7 +33,7 @@ def test_a_takeover_that_agrees_changes_nothing_and_drops_no_draft() -> None:
     summary = made.trace.summary
     assert (summary.takeovers, summary.changed) == (5, 0)
     assert made.usage.base_tokens == 5  # the prompt and four words, each read once
-    assert made.usage.base_forwards <= 5
+    assert made.usage.base_forwards == 3  # the reasoner's next word was a good guess twice
 
 
 def test_trace_levels() -> None:
